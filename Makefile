@@ -1,0 +1,52 @@
+# Everything a person or CI does here. Each target sets up what it needs: Python 3.11+ and nothing else.
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP_ARGS ?=
+HOME_DEMO ?= .infaas/demo
+
+.PHONY: help setup demo serve test test-unit check format constraints clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 22
+
+setup: $(STAMP)  ## the virtual environment, with everything that the demo, the tests and the checks need
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "this Python lacks venv; on Debian: apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=24"
+	$(BIN)/python -m pip install --quiet --progress-bar off $(PIP_ARGS) -c constraints.txt -e '.[demo,dev]'
+	@touch $(STAMP)
+
+demo: setup  ## train, register, serve, query, scale: the whole story in a few minutes
+	$(BIN)/infaas demo --home $(HOME_DEMO) --results demo-results
+
+serve: setup  ## start a system on this machine and leave it running (`infaas down` ends it)
+	$(BIN)/infaas up
+	@echo "try: $(BIN)/infaas list, $(BIN)/infaas status; end it with: $(BIN)/infaas down"
+
+test: setup  ## unit tests, then integration tests on a local Ray
+	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest tests/integration
+
+test-unit: setup  ## the quick tests: no Ray, no network, no model framework
+	$(BIN)/python -m pytest tests/unit
+
+check: setup  ## format, lint, types, import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup  ## bring the code into form
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+constraints:  ## pin what is installed now (run after an upgrade in a fresh environment)
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt
+
+clean:  ## remove the environment and everything made here
+	rm -rf $(VENV) .infaas demo-results .pytest_cache .mypy_cache .ruff_cache .hypothesis

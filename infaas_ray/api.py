@@ -1,0 +1,62 @@
+"""The two calls of a Python program: `register` a model, `connect` to the system that serves it."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from infaas_ray.config import Settings, load_settings
+from infaas_ray.domain import UseCase
+from infaas_ray.serving.driver import System
+from infaas_ray.storage.metadata import Metadata
+from infaas_ray.storage.repository import repository_at
+from infaas_ray.variants.registration import Progress, Registration
+from infaas_ray.variants.registration import register as register_in
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+
+def connect(settings: Settings | None = None) -> System:
+    """Connect to the running system; close it, or use `with`. Raises NotRunning where there is none."""
+    from infaas_ray.serving.launch import open_system
+
+    return open_system(settings or load_settings())
+
+
+def register(
+    source: "Path | str | ExportedProgram",
+    *,
+    architecture: str,
+    task: str,
+    dataset: str,
+    validation: Path | str | None = None,
+    metric: str = "top1_accuracy",
+    declared_accuracy: float | None = None,
+    output_names: Sequence[str] | None = None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    settings: Settings | None = None,
+) -> Registration:
+    """Register a trained model: generate its variants, measure them, and offer those that work.
+
+    `source` is an ONNX file, a `.pt2` file, or an exported program; `validation` an `.npz` with one array per input
+    and `label`. A running system offers the variants within a second. Raises InvalidModel, saying what would be right.
+    """
+    settings = settings or load_settings()
+    settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    metadata = Metadata(settings.metadata_url)
+    options: dict[str, Any] = {"output_names": output_names} if output_names else {}
+    try:
+        return register_in(
+            Path(source) if isinstance(source, str) else source,
+            architecture=architecture,
+            use_case=UseCase(task=task, dataset=dataset),
+            validation=None if validation is None else Path(validation),
+            metric=metric,
+            metadata=metadata,
+            repository=repository_at(settings.repository),
+            declared_accuracy=declared_accuracy,
+            on_progress=on_progress,
+            **options,
+        )
+    finally:
+        metadata.close()

@@ -1,0 +1,168 @@
+"""Settings: defaults, a YAML file, the environment (`INFAAS_SECTION__KEY`), flags; the later wins.
+
+Unknown keys are errors, because a misspelt setting that is silently ignored costs an afternoon.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from infaas_ray.domain import WorkerType
+from infaas_ray.errors import ConfigError
+from infaas_ray.policy.autoscaler import ScalingSettings
+
+_PREFIX = "INFAAS_"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class HttpSettings(_Section):
+    """The HTTP endpoint on Ray Serve."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=1, le=65535)
+    routers: int = Field(1, ge=1, le=64, description="Ray Serve ingress replicas; each is a router")
+    max_body_bytes: int = Field(64 * 2**20, ge=1024)
+
+
+class ClusterSettings(_Section):
+    """Which Ray cluster carries the system: `local` starts one on this machine, else the address of one that runs."""
+
+    address: str = "local"
+    namespace: str = "infaas"
+    cpus: int | None = Field(None, ge=1, description="processors of the local cluster; all of them where not given")
+
+
+class StorageSettings(_Section):
+    """Where metadata and artifacts are kept; by default in the home folder."""
+
+    metadata: str | None = None
+    repository: str | None = None
+
+
+class WorkerPrice(_Section):
+    """A worker type of the price catalogue."""
+
+    name: str
+    resources: Mapping[str, float]
+    memory_gib: float = Field(gt=0)
+    usd_per_hour: float = Field(ge=0)
+    source: str = ""
+
+    def worker_type(self) -> WorkerType:
+        """As the domain knows it."""
+        return WorkerType(
+            name=self.name,
+            resources=dict(self.resources),
+            memory_bytes=int(self.memory_gib * 2**30),
+            usd_per_hour=self.usd_per_hour,
+        )
+
+
+class PriceSettings(_Section):
+    """What machines cost. A worker whose type is not in the catalogue is priced by its processors."""
+
+    usd_per_cpu_hour: float = Field(0.048, ge=0, description="0.384 USD/h for the 8 vCPUs of an m5.2xlarge, us-east-1")
+    catalog: Path | None = Field(None, description="YAML file with worker types and their prices")
+
+
+class Settings(_Section):
+    """All settings of one system."""
+
+    home: Path = Field(default_factory=lambda: Path.home() / ".infaas")
+    http: HttpSettings = HttpSettings()
+    cluster: ClusterSettings = ClusterSettings()
+    storage: StorageSettings = StorageSettings()
+    prices: PriceSettings = PriceSettings()
+    scaling: ScalingSettings = ScalingSettings()
+
+    @property
+    def metadata_url(self) -> str:
+        """SQLAlchemy URL of the metadata."""
+        return self.storage.metadata or f"sqlite:///{self.home / 'metadata.db'}"
+
+    @property
+    def repository(self) -> str:
+        """Location of the model repository."""
+        return self.storage.repository or str(self.home / "repository")
+
+    @property
+    def run_file(self) -> Path:
+        """Where a running local system is described."""
+        return self.home / "run.json"
+
+    def worker_types(self) -> dict[str, WorkerType]:
+        """The price catalogue by worker type. Raises ConfigError where the file is wrong."""
+        if self.prices.catalog is None:
+            return {}
+        rows = _read_yaml(self.prices.catalog).get("worker_types", [])
+        try:
+            return {x["name"]: WorkerPrice.model_validate(x).worker_type() for x in rows}
+        except (ValidationError, KeyError, TypeError) as error:
+            raise ConfigError(f"{self.prices.catalog}: {_in_words(error)}") from None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"there is no configuration file {path}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(content or {}, dict):
+        raise ConfigError(f"{path} must hold keys and values, such as 'http: {{port: 8000}}'")
+    return content or {}
+
+
+def _in_words(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error)
+    return "; ".join(f"{'.'.join(map(str, x['loc'])) or 'settings'}: {x['msg']}" for x in error.errors())
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    """`INFAAS_HTTP__PORT=8010` becomes {"http": {"port": 8010}}; values are read as YAML."""
+    found: dict[str, Any] = {}
+    for name, text in environment.items():
+        if not name.startswith(_PREFIX) or name == f"{_PREFIX}CONFIG":
+            continue
+        *sections, key = name.removeprefix(_PREFIX).lower().split("__")
+        place = found
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[key] = yaml.safe_load(text)
+    return found
+
+
+def _merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            old = merged.get(key)
+            merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
+    return merged
+
+
+def load_settings(
+    path: Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] = os.environ,
+) -> Settings:
+    """Settings from a YAML file (or the one named by INFAAS_CONFIG), the environment and flags.
+
+    Raises ConfigError, naming the key, where a value or key is wrong.
+    """
+    path = path or (Path(environment[f"{_PREFIX}CONFIG"]) if f"{_PREFIX}CONFIG" in environment else None)
+    layers = [_read_yaml(path) if path else {}, _from_environment(environment), flags or {}]
+    try:
+        return Settings.model_validate(_merge(*layers))
+    except ValidationError as error:
+        raise ConfigError(f"{path or 'settings'}: {_in_words(error)}") from None
+
+

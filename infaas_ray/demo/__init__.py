@@ -1,0 +1,1 @@
+"""The demonstration: real models, real data, one story from training to scaling."""

@@ -1,0 +1,107 @@
+"""The autoscaler: facts in, orders out.
+
+Rule: `step` takes the events since the last turn into the books, in order, then lets the strategy give orders, each
+booked before it is returned. The same settings, events and times give the same actions, always: a turn without
+events counts too (time passes), so a log of decisions must hold every turn.
+"""
+
+from collections.abc import Sequence
+from math import floor
+from typing import assert_never
+
+from infaas_ray.policy.fleet import Fleet
+from infaas_ray.policy.lifecycle import State
+from infaas_ray.policy.messages import Action, Event, LoadRequested, TrafficReported
+from infaas_ray.policy.routing import RoutingTable
+from infaas_ray.policy.scaling.individual import Individual
+from infaas_ray.policy.scaling.settings import ScalingSettings
+from infaas_ray.policy.scaling.static import Static
+from infaas_ray.policy.scaling.strategy import Orders, Situation, Strategy, pinned
+from infaas_ray.policy.traffic import Traffic
+
+__all__ = ["Autoscaler", "ScalingSettings"]
+
+
+class Autoscaler:
+    """Decides which replicas run where.
+
+    `fleet` and `traffic` are for reading only. `refused` tells why facts of the last turn were not believed.
+    `first_version`: routing tables are numbered from the next on, so that a new controller can continue.
+    """
+
+    def __init__(self, settings: ScalingSettings, first_version: int = 0) -> None:
+        self.settings = settings
+        self.fleet = Fleet(settings.oversubscription)
+        self.traffic = Traffic(settings.traffic_window_s)
+        self.refused: tuple[str, ...] = ()
+        self._strategy = _strategy(settings)
+        self._version = first_version
+        self._published: object = None
+
+    def step(self, events: Sequence[Event], now: float) -> list[Action]:
+        """Take in what happened, and return what to do, in order."""
+        requests: dict[str, str] = {}
+        self.refused = tuple(reason for event in events if (reason := self._take(event, now, requests)))
+        self.traffic.forget_silent(now)
+        orders = Orders(self.fleet, now)
+        self._tidy(orders)
+        situation = Situation(
+            fleet=self.fleet,
+            traffic=self.traffic,
+            requests=requests,
+            lost=self.fleet.take_lost(),
+            pins=pinned(self.settings.keep_warm, self.fleet),
+            now=now,
+        )
+        self._strategy.decide(situation, orders)
+        return orders.actions
+
+    def routing_table(self, now: float) -> RoutingTable:
+        """What routers should know now. Its version rises only when they should know something else than before.
+
+        The seconds of `loading` count from `now`; their passing alone is nothing new, a delay is.
+        """
+        table = self.fleet.routing_table(self._version, now)
+        due = tuple((name, floor(now + eta + 1e-6)) for name, eta in table.loading.items())
+        content = (self.fleet.catalog_changes, table.replicas, due, tuple(table.blocked.items()))
+        if content != self._published:
+            self._published = content
+            self._version += 1
+            table = self.fleet.routing_table(self._version, now)
+        return table
+
+    def _take(self, event: Event, now: float, requests: dict[str, str]) -> str | None:
+        match event:
+            case TrafficReported():
+                self.traffic.report(event, now)
+                return None
+            case LoadRequested():
+                if event.variant not in self.fleet.catalog.offers:
+                    return f"load of unknown variant {event.variant!r}"
+                within = "" if event.within_s is None else f" within {event.within_s:.3g} s"
+                requests.setdefault(event.variant, f"a query needs it{within}")
+                return None
+            case _:
+                return self.fleet.apply(event, now)
+
+    def _tidy(self, orders: Orders) -> None:
+        """What needs no strategy: end what has drained, and what left the catalogue."""
+        offers = self.fleet.catalog.offers
+        for replica in list(self.fleet.replicas.values()):
+            if replica.drained:
+                orders.stop(replica.id, "it has answered its last query")
+            elif replica.variant not in offers:
+                if replica.state is State.STARTING:
+                    orders.stop(replica.id, "its variant left the catalogue")
+                else:
+                    orders.drain(replica.id, "its variant left the catalogue")
+
+
+def _strategy(settings: ScalingSettings) -> Strategy:
+    match settings.strategy:
+        case "individual":
+            return Individual(settings)
+        case "static":
+            return Static(settings)
+        case _:
+            assert_never(settings.strategy)

@@ -1,0 +1,192 @@
+"""What selection looks at: per target, its variants as candidates, cheapest first, with plain numbers.
+
+A `SelectionIndex` is built once per routing table; a shortlist is made when its target is first asked for, so a
+table of ten thousand variants costs only what is used. The estimate of when a replica would finish lives here too,
+because selection and its explanation must agree on it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import inf
+
+from infaas_ray.domain import SLO, OnMiss
+from infaas_ray.errors import UnknownTarget, one_of
+from infaas_ray.policy.latency import LatencyCurve
+from infaas_ray.policy.routing import Offer, RoutingTable
+
+MAX_QUEUE_S = 30.0  # a replica with more work ahead is refused, even to queries without a latency bound
+
+
+@dataclass(slots=True)
+class ReplicaLoad:
+    """What a router knows of one replica; the router changes it.
+
+    `rows_in_flight`: rows sent there and not answered, by this router or, as far as reported, by others.
+    `slowdown`: measured over profiled latency, smoothed. An entry under the name of a *variant* counts the rows that
+    wait until it is loaded.
+    """
+
+    rows_in_flight: int = 0
+    slowdown: float = 1.0
+
+
+IDLE = ReplicaLoad()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """One variant as selection sees it. `start_s`: seconds until a first replica, from the making of the table."""
+
+    name: str
+    accuracy: float
+    usd_per_1k: float
+    batch_limit: int
+    rate_qps: float
+    latency_s: LatencyCurve
+    order: tuple[float, float, str]  # price, latency, name: the cheapest variant comes first
+    replicas: tuple[str, ...]
+    start_s: float
+    loading: bool
+    blocked: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A query as selection sees it, absent bounds filled in. `left_s`: what remains of the latency bound."""
+
+    target: str
+    rows: int
+    bound_s: float
+    left_s: float
+    min_accuracy: float
+    max_usd: float
+    on_miss: OnMiss
+    table_age_s: float
+
+
+def ask_of(target: str, rows: int, slo: SLO, waited_s: float, table_age_s: float) -> Ask:
+    """The ask of a query that arrived `waited_s` ago."""
+    bound = inf if slo.latency_s is None else slo.latency_s
+    least = 0.0 if slo.min_accuracy is None else slo.min_accuracy
+    most = inf if slo.max_usd_per_1k is None else slo.max_usd_per_1k
+    return Ask(target, rows, bound, bound - waited_s, least, most, slo.on_miss, table_age_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Shortlist:
+    """The candidates of one target, by price: all; those with replicas; those without; ready ones by accuracy."""
+
+    every: tuple[Candidate, ...]
+    ready: tuple[Candidate, ...]
+    unready: tuple[Candidate, ...]
+    most_accurate: tuple[Candidate, ...]
+
+
+class SelectionIndex:
+    """A routing table, prepared for decisions.
+
+    `previous`, the index it replaces, lends what depends on the catalogue alone where both have the same catalogue
+    object.
+    """
+
+    def __init__(self, table: RoutingTable, previous: "SelectionIndex | None" = None) -> None:
+        self.table = table
+        self._targets: Mapping[str, tuple[str, ...]]
+        self._curves: dict[str, LatencyCurve]
+        if previous is not None and previous.table.catalog is table.catalog:
+            self._targets, self._curves = previous._targets, previous._curves
+        else:
+            self._targets, self._curves = table.catalog.targets(), {}
+        self._replicas: dict[str, list[str]] = {}
+        for replica in table.replicas:
+            self._replicas.setdefault(replica.variant, []).append(replica.id)
+        self._candidates: dict[str, Candidate] = {}
+        self._shortlists: dict[str, Shortlist] = {}
+
+    def shortlist(self, target: str) -> Shortlist:
+        """The candidates of `target`. Raises UnknownTarget."""
+        known = self._shortlists.get(target)
+        return self._shorten(target) if known is None else known
+
+    def offer(self, variant: str) -> Offer:
+        """The offer of a variant of this table's catalogue."""
+        return self.table.catalog.offers[variant]
+
+    def _shorten(self, target: str) -> Shortlist:
+        names = self._targets.get(target)
+        if names is None:
+            raise UnknownTarget(one_of("target", target, tuple(self._targets)))
+        every = tuple(sorted((self._candidate(name) for name in names), key=lambda x: x.order))
+        ready = tuple(x for x in every if x.replicas)
+        unready = tuple(x for x in every if not x.replicas)
+        made = Shortlist(every, ready, unready, tuple(sorted(ready, key=lambda x: -x.accuracy)))
+        self._shortlists[target] = made
+        return made
+
+    def _candidate(self, name: str) -> Candidate:
+        known = self._candidates.get(name)
+        if known is None:
+            known = self._candidates[name] = self._prepare(name, self.offer(name))
+        return known
+
+    def _prepare(self, name: str, offer: Offer) -> Candidate:
+        curve = self._curves.get(name)
+        if curve is None:
+            curve = self._curves[name] = LatencyCurve(offer.profile, offer.variant.batch_limit)
+        eta = self.table.loading.get(name)
+        return Candidate(
+            name=name,
+            accuracy=offer.accuracy,
+            usd_per_1k=offer.usd_per_1k,
+            batch_limit=offer.variant.batch_limit,
+            rate_qps=offer.profile.saturation_qps,
+            latency_s=curve,
+            order=(offer.usd_per_1k, curve(1), name),
+            replicas=tuple(self._replicas.get(name, ())),
+            start_s=offer.profile.load_s if eta is None else eta,
+            loading=eta is not None,
+            blocked=self.table.blocked.get(name),
+        )
+
+
+# ---- estimates -------------------------------------------------------------------------------------------------
+
+
+def ahead_s(candidate: Candidate, load: ReplicaLoad) -> float:
+    """Seconds of work before a new query at a replica with that load."""
+    return load.rows_in_flight / candidate.rate_qps * load.slowdown
+
+
+def finish_s(candidate: Candidate, rows: int, load: ReplicaLoad) -> float:
+    """Expected seconds until `rows` rows are answered at a replica with that load; infinite where its queue is full.
+
+    Work ahead at the saturation rate, then the batch that the query will share with what is queued.
+    """
+    queued = load.rows_in_flight
+    ahead = queued / candidate.rate_qps * load.slowdown
+    if ahead > MAX_QUEUE_S:
+        return inf
+    batch, limit = queued + rows, candidate.batch_limit
+    if batch > limit:
+        batch = max(limit, rows)
+    return ahead + candidate.latency_s(batch) * load.slowdown
+
+
+def quickest(candidate: Candidate, rows: int, loads: Mapping[str, ReplicaLoad]) -> tuple[float, str]:
+    """The least expected finish among the ready replicas and whose it is; (inf, "") where all queues are full."""
+    best, who = inf, ""
+    for replica in candidate.replicas:
+        expected = finish_s(candidate, rows, loads.get(replica, IDLE))
+        if expected < best:
+            best, who = expected, replica
+    return best, who
+
+
+def loaded_s(candidate: Candidate, ask: Ask, loads: Mapping[str, ReplicaLoad]) -> float:
+    """Expected seconds until the answer if the query waits for the variant to be loaded, behind those that do."""
+    return eta_s(candidate, ask) + finish_s(candidate, ask.rows, loads.get(candidate.name, IDLE))
+
+
+def eta_s(candidate: Candidate, ask: Ask) -> float:
+    """Seconds until a first replica of an unloaded variant; a load under way has had the table's age already."""
+    return max(0.0, candidate.start_s - ask.table_age_s) if candidate.loading else candidate.start_s

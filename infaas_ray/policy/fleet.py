@@ -1,0 +1,283 @@
+"""What is running: workers, replicas and their lifecycles, and the resources that they occupy.
+
+Rules: a replica changes its state only as `lifecycle.TRANSITIONS` says. An order is booked (`request_*`) before
+it is given. Facts come from a distributed system and may be late, doubled or wrong: one that fits no transition
+changes nothing, and `apply` returns why; it never raises. A living replica that nobody asked for is adopted (a new
+controller finds those); one that has ended here is not revived.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from infaas_ray.errors import InvalidInput
+from infaas_ray.policy.blocks import Blocks
+from infaas_ray.policy.lifecycle import ENDS, TRANSITIONS, Replica, State, Worker
+from infaas_ray.policy.messages import (
+    CatalogChanged,
+    DrainReplica,
+    Event,
+    LoadRequested,
+    Message,
+    ReplicaDied,
+    ReplicaDrained,
+    ReplicaFailed,
+    ReplicaReady,
+    ReplicaStopped,
+    StopReplica,
+    TrafficReported,
+    WorkerJoined,
+    WorkerLost,
+    WorkerReported,
+)
+from infaas_ray.policy.placement import Needs, fits, needs_of
+from infaas_ray.policy.routing import Catalog, ReadyReplica, RoutingTable
+
+_REMEMBERED = 10_000  # ended replicas, so that late facts about them are recognised
+_OVERDUE = 1.5  # a start that is late is expected after this times the time expected so far, and so on
+
+
+class Fleet:
+    """The books. Read `workers`, `replicas`, `catalog`, `targets`, `blocks`; change them only by the methods."""
+
+    def __init__(self, oversubscription: float) -> None:
+        self.catalog = Catalog()
+        self.catalog_changes = 0
+        self.targets: Mapping[str, tuple[str, ...]] = {}
+        self.workers: dict[str, Worker] = {}
+        self.replicas: dict[str, Replica] = {}
+        self.blocks = Blocks()
+        self._oversubscription = oversubscription
+        self._by_variant: dict[str, dict[str, Replica]] = {}
+        self._numbers: dict[str, int] = {}
+        self._ended: dict[str, State] = {}
+        self._start_s: dict[str, float] = {}
+        self._lost_variants: list[str] = []
+
+    # ---- reading
+
+    def of(self, variant: str, *states: State) -> list[Replica]:
+        """The replicas of a variant in one of these states, oldest order first."""
+        return [x for x in self._by_variant.get(variant, {}).values() if x.state in states]
+
+    def variants(self) -> Iterator[str]:
+        """The variants that have living replicas."""
+        return (name for name, replicas in self._by_variant.items() if replicas)
+
+    def needs(self, variant: str) -> Needs:
+        """What a replica of a variant of the catalogue occupies."""
+        return needs_of(self.catalog.offers[variant], self._oversubscription)
+
+    def take_lost(self) -> list[str]:
+        """The variants of replicas that ended unasked since the last call, in order."""
+        lost, self._lost_variants = self._lost_variants, []
+        return lost
+
+    def start_s(self, variant: str) -> float:
+        """Seconds that a start takes: as last seen here, else as profiled."""
+        return self._start_s.get(variant, self.catalog.offers[variant].profile.load_s)
+
+    def ready_in_s(self, variant: str, now: float) -> float | None:
+        """Seconds until the first of the starting replicas is expected; None where none starts."""
+        elapsed = [now - x.requested_at for x in self.of(variant, State.STARTING)]
+        if not elapsed or variant not in self.catalog.offers:
+            return None
+        usual = self.start_s(variant)
+        return min(_expected_s(usual, x) - x for x in elapsed)
+
+    def routing_table(self, version: int, now: float) -> RoutingTable:
+        """What routers should know: ready replicas, loads under way, and what cannot be loaded."""
+        offers = self.catalog.offers
+        ready = tuple(
+            ReadyReplica(id=x.id, variant=x.variant, worker=x.worker, address=x.address)
+            for x in self.replicas.values()
+            if x.state is State.READY and x.variant in offers
+        )
+        have = {x.variant for x in ready}
+        loading = {
+            name: eta
+            for name in self.variants()
+            if name not in have and (eta := self.ready_in_s(name, now)) is not None
+        }
+        blocked = {name: reason for name, reason in self.blocks.at(now).items() if name in offers}
+        return RoutingTable(version=version, catalog=self.catalog, replicas=ready, loading=loading, blocked=blocked)
+
+    # ---- orders, booked before they are given
+
+    def request_start(self, variant: str, worker: str, now: float) -> str:
+        """Book a new replica; returns its id. Raises InvalidInput where variant or worker is unknown or has no room."""
+        if variant not in self.catalog.offers or worker not in self.workers:
+            raise InvalidInput(f"cannot start {variant!r} on {worker!r}: one of them is unknown")
+        needs = self.needs(variant)
+        if not fits(needs, self.workers[worker].room()):
+            raise InvalidInput(f"cannot start {variant!r} on {worker!r}: there is no room")
+        number = self._numbers[variant] = self._numbers.get(variant, 0) + 1
+        name = f"{variant}#{number}"
+        self._add(
+            Replica(
+                id=name,
+                variant=variant,
+                worker=worker,
+                needs=needs,
+                state=State.STARTING,
+                since=now,
+                requested_at=now,
+            )
+        )
+        return name
+
+    def request_drain(self, replica: str, now: float) -> bool:
+        """Book that the replica drains; False where its state does not allow it."""
+        return self._move(replica, DrainReplica, now) is None
+
+    def request_stop(self, replica: str, now: float) -> bool:
+        """Book that the replica stops; False where its state does not allow it."""
+        return self._move(replica, StopReplica, now) is None
+
+    # ---- facts
+
+    def apply(self, event: Event, now: float) -> str | None:
+        """Take a fact into the books; returns why it was refused, None where it was not."""
+        match event:
+            case CatalogChanged():
+                self._change_catalog(event.catalog)
+            case WorkerJoined():
+                self._join(event)
+            case WorkerLost():
+                return self._lose(event.worker, now)
+            case WorkerReported():
+                return self._report(event)
+            case ReplicaReady():
+                return self._ready(event, now)
+            case ReplicaFailed() | ReplicaDied() | ReplicaDrained() | ReplicaStopped():
+                return self._change(event, now)
+            case TrafficReported() | LoadRequested():
+                pass  # not about what is running
+        return None
+
+    def _change_catalog(self, catalog: Catalog) -> None:
+        self.catalog = catalog
+        self.catalog_changes += 1
+        self.targets = catalog.targets()
+        self.blocks.forget_permanent()
+        for replica in self.replicas.values():
+            if replica.needs is None and replica.variant in catalog.offers:
+                replica.needs = self.needs(replica.variant)
+
+    def _join(self, event: WorkerJoined) -> None:
+        known = self.workers.get(event.worker)
+        if known is None:
+            self.workers[event.worker] = Worker(
+                name=event.worker,
+                worker_type=event.worker_type,
+                resources=dict(event.resources),
+                memory_bytes=event.memory_bytes,
+            )
+        else:
+            known.resources, known.memory_bytes = dict(event.resources), event.memory_bytes
+
+    def _report(self, event: WorkerReported) -> str | None:
+        worker = self.workers.get(event.worker)
+        if worker is None:
+            return f"report of unknown worker {event.worker!r}"
+        worker.cpu_share, worker.memory_share = event.cpu_share, event.memory_share
+        return None
+
+    def _lose(self, name: str, now: float) -> str | None:
+        worker = self.workers.get(name)
+        if worker is None:
+            return f"loss of unknown worker {name!r}"
+        for replica in list(worker.replicas):
+            self._move(replica, WorkerLost, now)
+        del self.workers[name]
+        return None
+
+    def _ready(self, event: ReplicaReady, now: float) -> str | None:
+        known = self.replicas.get(event.replica)
+        if known is None:
+            return self._adopt(event, now)
+        if (known.variant, known.worker) != (event.variant, event.worker):
+            booked = f"{known.variant} on {known.worker}"
+            return f"{event.replica} is booked as {booked}, not as {event.variant} on {event.worker}"
+        was_starting = known.state is State.STARTING
+        refusal = self._move(event.replica, ReplicaReady, now)
+        if refusal is None:
+            known.address = event.address
+            if was_starting:
+                self._start_s[known.variant] = now - known.requested_at
+        return refusal
+
+    def _adopt(self, event: ReplicaReady, now: float) -> str | None:
+        if event.replica in self._ended:
+            return f"{event.replica} is {self._ended[event.replica]} already"
+        if event.worker not in self.workers:
+            return f"{event.replica} is on unknown worker {event.worker!r}"
+        _, _, number = event.replica.rpartition("#")
+        if number.isdecimal():
+            self._numbers[event.variant] = max(self._numbers.get(event.variant, 0), int(number))
+        self._add(
+            Replica(
+                id=event.replica,
+                variant=event.variant,
+                worker=event.worker,
+                needs=self.needs(event.variant) if event.variant in self.catalog.offers else None,
+                state=State.READY,
+                since=now,
+                requested_at=now,
+                address=event.address,
+            )
+        )
+        return None
+
+    def _change(self, event: ReplicaFailed | ReplicaDied | ReplicaDrained | ReplicaStopped, now: float) -> str | None:
+        replica = self.replicas.get(event.replica)
+        if replica is None:
+            return f"{type(event).__name__} of {event.replica}, which is {self._ended.get(event.replica, 'unknown')}"
+        was, lived_s = replica.state, now - replica.since
+        refusal = self._move(event.replica, type(event), now)
+        if refusal is not None or was is State.STOPPING:
+            return refusal
+        match event:
+            case ReplicaDrained():
+                replica.drained = True
+            case ReplicaFailed():
+                self.blocks.failed(replica.variant, event.reason, event.permanent, now)
+            case _ if was is not State.DRAINING:
+                self.blocks.died(replica.variant, lived_s if was is State.READY else 0.0, now)
+        return None
+
+    # ---- the one place where states change
+
+    def _move(self, name: str, cause: type[Message], now: float) -> str | None:
+        replica = self.replicas.get(name)
+        if replica is None:
+            return f"{cause.__name__} of {name}, which is {self._ended.get(name, 'unknown')}"
+        to = TRANSITIONS.get((replica.state, cause))
+        if to is None:
+            return f"{cause.__name__} of {name}, which is {replica.state}"
+        if to is State.LOST and replica.state in (State.STARTING, State.READY):
+            self._lost_variants.append(replica.variant)
+        if to is not replica.state:
+            replica.state, replica.since = to, now
+        if to in ENDS:
+            self._remove(replica)
+        return None
+
+    def _add(self, replica: Replica) -> None:
+        self.replicas[replica.id] = replica
+        self._by_variant.setdefault(replica.variant, {})[replica.id] = replica
+        self.workers[replica.worker].replicas[replica.id] = replica
+
+    def _remove(self, replica: Replica) -> None:
+        del self.replicas[replica.id]
+        del self._by_variant[replica.variant][replica.id]
+        del self.workers[replica.worker].replicas[replica.id]
+        self._ended[replica.id] = replica.state
+        if len(self._ended) > _REMEMBERED:
+            del self._ended[next(iter(self._ended))]
+
+
+def _expected_s(usual_s: float, elapsed_s: float) -> float:
+    """How long a start takes in all that has taken `elapsed_s`; changes seldom, so that routers hear little of it."""
+    expected = usual_s
+    while expected <= elapsed_s:
+        expected = expected * _OVERDUE + 0.1
+    return expected

@@ -1,0 +1,147 @@
+"""What the controller tells the autoscaler (events, past tense) and what it is told to do (actions, imperative).
+
+Each message is one line of the decision log: JSON with its type under `type`, so a log can be read back and fed
+to a fresh autoscaler. Messages carry facts only, never handles or clocks.
+"""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from infaas_ray.policy.routing import Catalog
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Base of all events and actions."""
+
+
+# ---- events ----------------------------------------------------------------------------------------------------
+
+
+class CatalogChanged(Message, frozen=True, kw_only=True):
+    """The catalogue is now this one."""
+
+    catalog: Catalog
+
+
+class WorkerJoined(Message, frozen=True, kw_only=True):
+    """A worker can take replicas. `resources` are Ray's (CPU, GPU, neuron_cores), as free for replicas at the start."""
+
+    worker: str
+    worker_type: str
+    resources: Mapping[str, float]
+    memory_bytes: int
+
+
+class WorkerLost(Message, frozen=True, kw_only=True):
+    """A worker is gone, with every replica on it."""
+
+    worker: str
+
+
+class WorkerReported(Message, frozen=True, kw_only=True):
+    """The monitor of a worker: shares in 0..1 of its processors and memory in use."""
+
+    worker: str
+    cpu_share: float
+    memory_share: float
+
+
+class TrafficReported(Message, frozen=True, kw_only=True):
+    """One router's last window of `window_s` seconds, in rows.
+
+    `wanted` counts each query at the cheapest variant that meets its SLO, loaded or not, answered or refused;
+    `served` counts it where it was dispatched; `refused` counts, by wanted variant, those refused for lack of capacity.
+    """
+
+    router: str
+    window_s: float
+    wanted: Mapping[str, int]
+    served: Mapping[str, int]
+    refused: Mapping[str, int]
+
+
+class LoadRequested(Message, frozen=True, kw_only=True):
+    """A query needs `variant`, of which no replica is ready, within `within_s` seconds (None: whenever)."""
+
+    variant: str
+    within_s: float | None = None
+
+
+class ReplicaReady(Message, frozen=True, kw_only=True):
+    """A replica answers. Also sent for each living replica that a new controller finds."""
+
+    replica: str
+    variant: str
+    worker: str
+    address: str
+
+
+class ReplicaFailed(Message, frozen=True, kw_only=True):
+    """A replica did not start. `permanent`: trying again cannot help (a corrupt artifact, a missing framework)."""
+
+    replica: str
+    variant: str
+    reason: str
+    permanent: bool
+
+
+class ReplicaDied(Message, frozen=True, kw_only=True):
+    """A replica that was ready or draining is gone without having been told to stop."""
+
+    replica: str
+
+
+class ReplicaDrained(Message, frozen=True, kw_only=True):
+    """A draining replica has answered its last query."""
+
+    replica: str
+
+
+class ReplicaStopped(Message, frozen=True, kw_only=True):
+    """A replica that was told to stop is gone."""
+
+    replica: str
+
+
+Event = (
+    CatalogChanged
+    | WorkerJoined
+    | WorkerLost
+    | WorkerReported
+    | TrafficReported
+    | LoadRequested
+    | ReplicaReady
+    | ReplicaFailed
+    | ReplicaDied
+    | ReplicaDrained
+    | ReplicaStopped
+)
+
+# ---- actions ---------------------------------------------------------------------------------------------------
+
+
+class StartReplica(Message, frozen=True, kw_only=True):
+    """Start a replica of `variant` on `worker` under the id `replica`."""
+
+    replica: str
+    variant: str
+    worker: str
+    because: str
+
+
+class DrainReplica(Message, frozen=True, kw_only=True):
+    """Take the replica out of the routing table, then let it finish what it holds."""
+
+    replica: str
+    because: str
+
+
+class StopReplica(Message, frozen=True, kw_only=True):
+    """End the replica's process; it holds no query."""
+
+    replica: str
+    because: str
+
+
+Action = StartReplica | DrainReplica | StopReplica

@@ -1,0 +1,1 @@
+"""Strategies of scaling: each looks at fleet and traffic and gives orders to start and to drain replicas."""

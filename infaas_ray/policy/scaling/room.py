@@ -1,0 +1,56 @@
+"""Makes room for a variant by draining replicas that nobody uses.
+
+Rule: where replicas that leave already will free enough, wait for them. Else drain idle replicas, longest idle first,
+on the one worker where the fewest make the new replica fit; pinned replicas and those in use stay. Else there is no
+room.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+
+from infaas_ray.policy.lifecycle import Replica, State, Worker
+from infaas_ray.policy.placement import Needs, fits
+from infaas_ray.policy.scaling.strategy import Orders, Situation
+
+
+def make_room(variant: str, situation: Situation, orders: Orders, idle_least_s: float) -> bool:
+    """Whether room for a replica of `variant` is coming; drains what is needed for it."""
+    fleet = situation.fleet
+    needs = fleet.needs(variant)
+    workers = fleet.workers.values()
+    if any(fits(needs, x.room(without=_leaving)) for x in workers):
+        return True
+    idle_s = {x: idle for x in fleet.variants() if x != variant and (idle := situation.idle_s(x)) >= idle_least_s}
+    plans = [plan for x in workers if (plan := _victims(x, needs, idle_s, _spare(situation)))]
+    if not plans:
+        return False
+    plan = min(plans, key=lambda found: (len(found), -min(idle_s[x.variant] for x in found)))
+    for replica in plan:
+        orders.drain(replica.id, f"unused for {idle_s[replica.variant]:.0f} s, and {variant} needs its room")
+    return True
+
+
+def _leaving(replica: Replica) -> bool:
+    return replica.state in (State.DRAINING, State.STOPPING)
+
+
+def _spare(situation: Situation) -> Counter[str]:
+    """How many ready replicas of each variant are not pinned."""
+    fleet = situation.fleet
+    return Counter({x: len(fleet.of(x, State.READY)) - situation.pins.get(x, 0) for x in fleet.variants()})
+
+
+def _victims(worker: Worker, needs: Needs, idle_s: Mapping[str, float], spare: Counter[str]) -> list[Replica]:
+    """The idle replicas to drain on this worker so that the needs fit, longest idle first; none if they never do."""
+    ready = [x for x in worker.replicas.values() if x.state is State.READY and x.variant in idle_s]
+    chosen: list[Replica] = []
+    gone: set[str] = set()
+    for replica in sorted(ready, key=lambda x: (-idle_s[x.variant], x.id)):
+        if spare[replica.variant] <= 0:
+            continue
+        spare[replica.variant] -= 1
+        chosen.append(replica)
+        gone.add(replica.id)
+        if fits(needs, worker.room(without=lambda x: _leaving(x) or x.id in gone)):
+            return chosen
+    return []

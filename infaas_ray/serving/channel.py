@@ -1,0 +1,322 @@
+"""Direct connections between processes of the system: multiplexed calls with tensors over a socket.
+
+Ray does placement, lifecycle and failure detection; queries flow here. One connection carries many calls at once,
+answered in any order. Both ends prove that they know the cluster's secret before anything else is read. A lost
+connection fails every call on it with `ReplicaLost`, at once. An address is `host:port` or `unix:/path`.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import hmac
+import itertools
+import os
+import secrets
+import stat
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from infaas_ray import errors
+from infaas_ray.domain import Array
+from infaas_ray.errors import InfaasError, ReplicaLost
+from infaas_ray.serving.frames import MAX_FRAME_BYTES, Frame, FrameReader, encode
+
+_HANDSHAKE_S = 5.0
+_HANDSHAKE_BYTES = 4096
+_ERROR_TYPES = {
+    name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, InfaasError)
+}
+
+
+def _proof(secret: bytes, side: bytes, *nonces: bytes) -> bytes:
+    return hmac.digest(secret, side + b"".join(nonces), hashlib.sha256)
+
+
+class Reply(NamedTuple):
+    """What a call came back with."""
+
+    fields: dict[str, Any]
+    arrays: dict[str, Array]
+
+
+class Incoming:
+    """A call that arrived at a server; exactly one of `reply` and `fail` must be called, once."""
+
+    __slots__ = ("_link", "arrays", "fields", "id", "verb")
+
+    def __init__(self, link: "_Link", frame: Frame) -> None:
+        self._link = link
+        self.id = frame.head.call
+        self.verb = frame.head.verb
+        self.fields = frame.head.fields
+        self.arrays = frame.arrays()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the caller has gone, so that an answer would reach nobody."""
+        return self._link.closed
+
+    def reply(self, fields: dict[str, Any], arrays: Mapping[str, Array]) -> None:
+        """Answer the call."""
+        self._link.send(self.id, "reply", fields, arrays)
+
+    def fail(self, error: Exception) -> None:
+        """Answer the call with an error; the caller sees the same class and message."""
+        self._link.send(self.id, "error", _describe(error), {})
+
+
+def _describe(error: Exception) -> dict[str, Any]:
+    known = isinstance(error, InfaasError)
+    return {
+        "type": type(error).__name__ if known else "VariantFailed",
+        "args": list(error.args) if known else [f"{type(error).__name__}: {error}"],
+    }
+
+
+def _rebuild(fields: Mapping[str, Any]) -> InfaasError:
+    kind = _ERROR_TYPES.get(str(fields.get("type")), InfaasError)
+    return kind(*fields.get("args", ()))
+
+
+class _Link(asyncio.BufferedProtocol):
+    """One end of one connection: frames in, frames out, and whether the socket takes more."""
+
+    def __init__(
+        self, on_frame: Callable[["_Link", Frame], None], on_closed: Callable[["_Link"], None], *, server: bool
+    ) -> None:
+        self._on_frame = on_frame
+        self._on_closed = on_closed
+        self._server = server
+        self.reader = FrameReader(max_frame_bytes=_HANDSHAKE_BYTES)
+        self.closed = False
+        self.nonce = secrets.token_bytes(16)
+        self.trusted = False
+        self._transport: asyncio.Transport | None = None
+        self._writable = asyncio.Event()
+        self._writable.set()
+
+    def trust(self) -> None:
+        """The peer has proved itself: accept frames of full size."""
+        self.trusted = True
+        self.reader.max_frame_bytes = MAX_FRAME_BYTES
+
+    def send(self, call: int, verb: str, fields: dict[str, Any], arrays: Mapping[str, Array]) -> None:
+        if self._transport is not None and not self.closed:
+            self._transport.writelines(encode(call, verb, fields, arrays))
+
+    async def writable(self) -> None:
+        """Wait until the peer has taken enough of what was sent."""
+        await self._writable.wait()
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    # -- called by asyncio
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]  # uvloop's is no asyncio.Transport, but acts as one
+        if self._server:
+            self.send(0, "hello", {"nonce": self.nonce}, {})
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self.reader.writable()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        try:
+            for frame in self.reader.received(nbytes):
+                self._on_frame(self, frame)
+        except InfaasError:
+            self.close()  # a peer that breaks the framing cannot be answered
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        self._writable.set()
+        self._on_closed(self)
+
+
+class Server:
+    """Listens for channel connections and hands each call to `handler`, on the event loop."""
+
+    def __init__(self, handler: Callable[[Incoming], None], secret: bytes) -> None:
+        self._handler = handler
+        self._secret = secret
+        self._servers: list[asyncio.AbstractServer] = []
+        self._links: set[_Link] = set()
+
+    async def listen(self, address: str) -> str:
+        """Listen at `address` (`host:0` picks a port, `unix:/path` a socket file) and return the actual one."""
+        loop = asyncio.get_running_loop()
+        if address.startswith("unix:"):
+            path = Path(address.removeprefix("unix:"))
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            server: asyncio.Server = await loop.create_unix_server(self._link, path)
+            path.chmod(stat.S_IRUSR | stat.S_IWUSR)
+        else:
+            host, _, port = address.rpartition(":")
+            server = await loop.create_server(self._link, host, int(port))
+            address = f"{host}:{server.sockets[0].getsockname()[1]}"
+        self._servers.append(server)
+        return address
+
+    async def close(self) -> None:
+        """Stop listening and drop every connection."""
+        for server in self._servers:
+            server.close()
+        for link in list(self._links):
+            link.close()
+
+    def _link(self) -> _Link:
+        link = _Link(self._on_frame, self._links.discard, server=True)
+        self._links.add(link)
+        asyncio.get_running_loop().call_later(_HANDSHAKE_S, self._drop_stranger, link)
+        return link
+
+    @staticmethod
+    def _drop_stranger(link: _Link) -> None:
+        if not link.trusted:
+            link.close()
+
+    def _on_frame(self, link: _Link, frame: Frame) -> None:
+        if not link.trusted:
+            self._greet(link, frame)
+            return
+        try:
+            call = Incoming(link, frame)
+        except InfaasError as error:
+            link.send(frame.head.call, "error", _describe(error), {})
+            return
+        self._handler(call)
+
+    def _greet(self, link: _Link, frame: Frame) -> None:
+        fields = frame.head.fields
+        nonce, proof = fields.get("nonce"), fields.get("proof")
+        if not (isinstance(nonce, bytes) and isinstance(proof, bytes)) or not hmac.compare_digest(
+            proof, _proof(self._secret, b"client", link.nonce, nonce)
+        ):
+            link.close()
+            return
+        link.trust()
+        link.send(0, "welcome", {"proof": _proof(self._secret, b"server", nonce, link.nonce)}, {})
+
+
+class Connection:
+    """The calling end of a channel. Make it with `connect`."""
+
+    def __init__(self, address: str, secret: bytes, on_lost: Callable[["Connection"], None] | None = None) -> None:
+        self.address = address
+        self._secret = secret
+        self._on_lost = on_lost
+        self._link = _Link(self._on_frame, self._on_closed, server=False)
+        self._calls = itertools.count(1)
+        self._pending: dict[int, asyncio.Future[Reply]] = {}
+        self._nonce = secrets.token_bytes(16)
+        self._ended = asyncio.Event()
+        self._welcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection is gone."""
+        return self._link.closed
+
+    async def open(self) -> None:
+        """Connect and shake hands. Raises ReplicaLost where nobody listens or the secret is not the same."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(_HANDSHAKE_S):
+                if self.address.startswith("unix:"):
+                    await loop.create_unix_connection(lambda: self._link, self.address.removeprefix("unix:"))
+                else:
+                    host, _, port = self.address.rpartition(":")
+                    await loop.create_connection(lambda: self._link, host, int(port))
+                await self._welcome
+        except (OSError, TimeoutError) as error:
+            self._link.close()
+            raise ReplicaLost(f"no channel to {self.address}: {error or 'timed out'}") from None
+
+    async def call(self, verb: str, fields: dict[str, Any], arrays: Mapping[str, Array]) -> Reply:
+        """Send a call and wait for its reply. Raises the peer's error, or ReplicaLost where the peer is gone."""
+        link = self._link
+        if link.closed:
+            raise ReplicaLost(f"the connection to {self.address} is closed")
+        await link.writable()
+        call = next(self._calls)
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._pending[call] = future
+        try:
+            link.send(call, verb, fields, arrays)
+            return await future
+        finally:
+            self._pending.pop(call, None)
+
+    def drop(self) -> None:
+        """Begin to close the connection; calls that wait fail with ReplicaLost."""
+        self._link.close()
+
+    async def close(self) -> None:
+        """Close the connection and wait until it is closed."""
+        self._link.close()
+        if self._welcome.done() and not self._welcome.exception():
+            await self._ended.wait()
+
+    def _on_frame(self, link: _Link, frame: Frame) -> None:
+        verb, fields = frame.head.verb, frame.head.fields
+        if verb in ("reply", "error"):
+            future = self._pending.get(frame.head.call)
+            if future is None or future.done():
+                return
+            if verb == "reply":
+                future.set_result(Reply(fields, frame.arrays()))
+            else:
+                future.set_exception(_rebuild(fields))
+        elif verb == "hello" and not link.trusted:
+            link.nonce = fields["nonce"]
+            proof = _proof(self._secret, b"client", link.nonce, self._nonce)
+            link.send(0, "auth", {"nonce": self._nonce, "proof": proof}, {})
+        elif verb == "welcome" and not self._welcome.done():
+            expected = _proof(self._secret, b"server", self._nonce, link.nonce)
+            if hmac.compare_digest(fields["proof"], expected):
+                link.trust()
+                self._welcome.set_result(None)
+            else:
+                link.close()
+
+    def _on_closed(self, link: _Link) -> None:
+        lost = ReplicaLost(f"the connection to {self.address} was lost")
+        for future in [self._welcome, *self._pending.values()]:
+            if not future.done():
+                future.set_exception(lost)
+        if not self._welcome.cancelled():
+            self._welcome.exception()  # seen, even where nobody waited for it
+        self._ended.set()
+        if self._on_lost is not None:
+            self._on_lost(self)
+
+
+async def connect(addresses: str, secret: bytes, on_lost: Callable[[Connection], None] | None = None) -> Connection:
+    """Open a connection to the first of the comma-separated `addresses` that answers, socket files first.
+
+    `on_lost` is called once, when the connection is gone. Raises ReplicaLost where none answers.
+    """
+    ordered = sorted(addresses.split(","), key=lambda x: not x.startswith("unix:"))
+    for address in ordered[:-1]:
+        connection = Connection(address, secret, on_lost)
+        with contextlib.suppress(ReplicaLost):
+            await connection.open()
+            return connection
+    connection = Connection(ordered[-1], secret, on_lost)
+    await connection.open()
+    return connection
+
+
+def socket_folder() -> Path:
+    """A folder for socket files of this user, with a name short enough for the limit of 107 bytes."""
+    base = Path(os.environ.get("XDG_RUNTIME_DIR", "/tmp"))
+    return base / f"infaas-{os.getuid()}"

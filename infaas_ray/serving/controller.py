@@ -1,0 +1,262 @@
+"""The controller: gathers facts, asks the autoscaler what to do, does it, and tells the routers what is true now.
+
+It decides nothing itself (`policy.autoscaler` does) and sees no query. Facts become events; each turn of the loop
+gives them to `Autoscaler.step`, appends the turn to the decision log, performs the actions, and publishes the
+routing table where it changed. The outcome of an action is the next event. A new controller finds the replicas that
+live by the names of their actors and takes them over by the same events.
+"""
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+from infaas_ray.config import Settings
+from infaas_ray.domain import WorkerType
+from infaas_ray.policy.autoscaler import Autoscaler
+from infaas_ray.policy.messages import (
+    Action,
+    CatalogChanged,
+    DrainReplica,
+    Event,
+    LoadRequested,
+    ReplicaDrained,
+    StartReplica,
+    StopReplica,
+    TrafficReported,
+    WorkerJoined,
+    WorkerLost,
+    WorkerReported,
+)
+from infaas_ray.policy.replay import encode_turn
+from infaas_ray.policy.routing import Catalog, RoutingTable
+from infaas_ray.serving.catalog import read_catalog
+from infaas_ray.serving.replica_actors import ReplicaActors
+from infaas_ray.serving.workers import Node, living_nodes, start_monitor
+from infaas_ray.storage.metadata import Metadata
+
+_TURN_S = 0.5
+_PUBLISHED_S = 0.2  # routers have taken over a new table after this; only then is a replica told to drain
+_LISTEN_S = 10.0
+
+
+class Controller:
+    """One per system, as a named, detached actor that Ray restarts."""
+
+    def __init__(self, settings: Settings, secret: bytes) -> None:
+        self._settings = settings
+        self._autoscaler = Autoscaler(settings.scaling)
+        self._metadata = Metadata(settings.metadata_url)
+        self._replicas = ReplicaActors(settings, secret, self._report)
+        self._secret = secret
+        self._catalog = Catalog(revision=-1)
+        self._nodes: dict[str, Node] = {}
+        self._events: list[Event] = []
+        self._wake = asyncio.Event()
+        self._table = RoutingTable()
+        self._table_changed = asyncio.Event()
+        self._routers: dict[str, dict[str, Any]] = {}
+        self._usage: dict[str, WorkerReported] = {}
+        self._jobs: set[asyncio.Task[None]] = set()
+        self._history: list[tuple[float, dict[str, int]]] = []
+        self._closing = False
+        self._started = asyncio.get_running_loop().create_task(self._start())
+
+    async def _start(self) -> None:
+        settings = self._settings
+        settings.home.mkdir(parents=True, exist_ok=True)
+        self._log = (settings.home / "decisions.jsonl").open("ab")
+        self._see_nodes()
+        self._see_catalog()
+        await self._replicas.adopt()
+        self._turn()  # before anybody listens: a router must not see a table without the replicas that live
+        self._spawn(self._loop())
+
+    async def ready(self) -> dict[str, Any]:
+        """Wait until the controller works; returns `status()`."""
+        await self._started
+        return self.status()
+
+    # -- what others tell
+
+    def _report(self, event: Event) -> None:
+        """Note a fact for the next turn, and take that turn now unless it is only a measurement."""
+        self._events.append(event)
+        if not isinstance(event, TrafficReported | WorkerReported):
+            self._wake.set()
+
+    async def report_traffic(self, traffic: TrafficReported, counts: dict[str, int], address: str) -> None:
+        """A router's last window, what became of its queries so far, and where it listens."""
+        self._routers[traffic.router] = {"counts": counts, "address": address, "seen": time.monotonic()}
+        self._report(traffic)
+
+    async def report_worker(self, report: WorkerReported) -> None:
+        """A worker monitor's measurement."""
+        self._usage[report.worker] = report
+        self._report(report)
+
+    async def request_load(self, variant: str, within_s: float | None) -> None:
+        """A router has a query for a variant that is not loaded."""
+        self._report(LoadRequested(variant=variant, within_s=within_s))
+
+    async def listen(self, version: int) -> RoutingTable | None:
+        """The routing table once it is newer than `version`; None after a while without one (ask again)."""
+        await self._started
+        if self._table.version <= version:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._table_changed.wait(), _LISTEN_S)
+        return self._table if self._table.version > version else None
+
+    async def routers(self) -> tuple[list[str], bytes]:
+        """Addresses of the routers heard of lately, and the secret of the cluster (for drivers on it)."""
+        now = time.monotonic()
+        return [x["address"] for x in self._routers.values() if now - x["seen"] < _LISTEN_S], self._secret
+
+    # -- the loop
+
+    async def _loop(self) -> None:
+        while not self._closing:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), _TURN_S)
+            self._wake.clear()
+            self._see_nodes()
+            self._see_catalog()
+            self._turn()
+
+    def _turn(self) -> None:
+        now = time.monotonic()
+        events, self._events = self._events, []
+        actions = self._autoscaler.step(events, now)
+        if events or actions:
+            self._log.write(encode_turn(now, events, actions) + b"\n")
+            self._log.flush()
+        self._publish(now)
+        for action in actions:
+            self._spawn(self._perform(action))
+
+    def _publish(self, now: float) -> None:
+        table = self._autoscaler.routing_table(now)
+        if table.version != self._table.version:
+            self._table = table
+            self._table_changed.set()
+            self._table_changed = asyncio.Event()
+            self._remember(table)
+
+    def _remember(self, table: RoutingTable) -> None:
+        """Keep how many replicas of each variant were ready when, for plots."""
+        counts: dict[str, int] = {}
+        for replica in table.replicas:
+            counts[replica.variant] = counts.get(replica.variant, 0) + 1
+        self._history = [*self._history[-9_999:], (time.time(), counts)]
+
+    def _spawn(self, job: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(job)
+        self._jobs.add(task)
+        task.add_done_callback(self._jobs.discard)
+
+    async def _perform(self, action: Action) -> None:
+        match action:
+            case StartReplica():
+                offer = self._catalog.offers[action.variant]
+                architecture = self._catalog.architectures[offer.variant.architecture]
+                await self._replicas.start(action.replica, action.worker, offer, architecture)
+            case DrainReplica():
+                await asyncio.sleep(_PUBLISHED_S)
+                if await self._replicas.drain(action.replica):
+                    self._report(ReplicaDrained(replica=action.replica))
+            case StopReplica():
+                await self._replicas.stop(action.replica)
+
+    # -- facts that are looked up
+
+    def _see_nodes(self) -> None:
+        nodes = {x.id: x for x in living_nodes()}
+        for node in nodes.values():
+            if node.id not in self._nodes:
+                self._report(
+                    WorkerJoined(
+                        worker=node.id,
+                        worker_type=node.worker_type,
+                        resources=node.resources,
+                        memory_bytes=node.memory_bytes,
+                    )
+                )
+                start_monitor(node.id, self._settings.cluster.namespace)
+        for gone in self._nodes.keys() - nodes.keys():
+            self._usage.pop(gone, None)
+            self._report(WorkerLost(worker=gone))
+        if {x.worker_type for x in nodes.values()} != {x.worker_type for x in self._nodes.values()}:
+            self._catalog = Catalog(revision=-1)  # prices depend on the types at hand
+        self._nodes = nodes
+
+    def _see_catalog(self) -> None:
+        if self._metadata.revision() != self._catalog.revision:
+            self._catalog = read_catalog(self._metadata, self._worker_types())
+            self._report(CatalogChanged(catalog=self._catalog))
+
+    def _worker_types(self) -> list[WorkerType]:
+        known = self._settings.worker_types()
+        per_cpu_hour = self._settings.prices.usd_per_cpu_hour
+        return [known.get(x.worker_type) or x.priced_by_cpu(per_cpu_hour) for x in self._nodes.values()]
+
+    # -- what people ask
+
+    def status(self) -> dict[str, Any]:
+        """What runs: workers, replicas, routers with the fate of their queries, and the version of the table."""
+        totals: dict[str, int] = {}
+        for router in self._routers.values():
+            for name, count in router["counts"].items():
+                totals[name] = totals.get(name, 0) + count
+        fleet = self._autoscaler.fleet
+        return {
+            "controller_pid": os.getpid(),
+            "table_version": self._table.version,
+            "revision": self._catalog.revision,
+            "variants": len(self._catalog.offers),
+            "workers": [self._worker_status(x) for x in self._nodes.values()],
+            "replicas": [
+                {
+                    "replica": x.id,
+                    "variant": x.variant,
+                    "state": str(x.state),
+                    "worker": x.worker,
+                    "pid": self._replicas.pid(x.id),
+                }
+                for x in fleet.replicas.values()
+            ],
+            "routers": {name: {"address": x["address"], **x["counts"]} for name, x in self._routers.items()},
+            "queries": totals,
+            "blocked": dict(self._table.blocked),
+            "decision_log": str(Path(self._settings.home) / "decisions.jsonl"),
+        }
+
+    def _worker_status(self, node: Node) -> dict[str, Any]:
+        usage = self._usage.get(node.id)
+        return {
+            "worker": node.id,
+            "type": node.worker_type,
+            "resources": node.resources,
+            "cpu_share": usage.cpu_share if usage else None,
+            "memory_share": usage.memory_share if usage else None,
+        }
+
+    async def catalog(self) -> Catalog:
+        """What is offered now, with its prices."""
+        return self._catalog
+
+    async def history(self) -> list[tuple[float, dict[str, int]]]:
+        """Ready replicas by variant at each change, with Unix times."""
+        return self._history
+
+    async def shutdown(self) -> None:
+        """Stop scaling, let every replica finish, and end them."""
+        self._closing = True
+        self._wake.set()
+        await asyncio.gather(*(self._replicas.retire(x) for x in self._replicas.names()))
+        self._log.close()
+        self._metadata.close()
+
+

@@ -1,0 +1,184 @@
+"""What runs inside a variant actor, without Ray: one loaded model, its queue, and the loop that batches.
+
+The batcher (policy) decides what runs together; the model runs on one thread of its own, so the event loop is never
+blocked. Every query that is admitted leaves exactly once: answered, expired, or failed with a reason.
+"""
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from infaas_ray.domain import Architecture, Array, Profile, Variant
+from infaas_ray.errors import DeadlineExceeded, InfaasError, ReplicaLost, VariantFailed
+from infaas_ray.policy.batching import Batcher, Waiting
+from infaas_ray.variants.runtime import LoadedModel
+
+
+class Result(NamedTuple):
+    """The outputs of one query, and how they came about."""
+
+    outputs: dict[str, Array]
+    queue_s: float
+    compute_s: float
+    batch_rows: int
+    queued_rows: int
+
+
+class _Pending(NamedTuple):
+    inputs: Mapping[str, Array]
+    rows: int
+    arrived: float
+    done: Callable[[Result | InfaasError], None]
+
+
+class Replica:
+    """A model that answers, one batch at a time.
+
+    All methods run on one event loop. `clock` gives monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        variant: Variant,
+        architecture: Architecture,
+        profile: Profile,
+        executor: ThreadPoolExecutor,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._model = model
+        self._variant = variant
+        self._outputs = tuple(x.name for x in architecture.outputs)
+        self._batcher = Batcher(profile, variant.batch_limit)
+        self._executor = executor
+        self._clock = clock
+        self._ids = itertools.count(1)
+        self._pending: dict[int, _Pending] = {}
+        self._running = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._draining = False
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self.counts = {"answered": 0, "expired": 0, "failed": 0, "batches": 0}
+
+    @property
+    def queued_rows(self) -> int:
+        """Rows that wait, without those that run."""
+        return self._batcher.queued_rows
+
+    def submit(
+        self,
+        inputs: Mapping[str, Array],
+        rows: int,
+        remaining_s: float | None,
+        done: Callable[[Result | InfaasError], None],
+    ) -> None:
+        """Queue a query; `done` is called once, on the event loop, with its result or its error."""
+        if self._draining:
+            done(ReplicaLost(f"this replica of {self._variant.name} is retiring"))
+            return
+        now = self._clock()
+        number = next(self._ids)
+        self._pending[number] = _Pending(inputs, rows, now, done)
+        self._empty.clear()
+        deadline = float("inf") if remaining_s is None else now + remaining_s
+        self._batcher.add(Waiting(id=number, rows=rows, deadline=deadline, arrived=now))
+        self._turn()
+
+    async def drain(self) -> None:
+        """Take no more queries; return when the last one has left."""
+        self._draining = True
+        await self._empty.wait()
+
+    async def close(self) -> None:
+        """Unload the model."""
+        await self.drain()
+        await asyncio.get_running_loop().run_in_executor(self._executor, self._model.close)
+
+    def _turn(self) -> None:
+        """Ask the batcher what to do now, and do it."""
+        now = self._clock()
+        turn = self._batcher.step(now, busy=self._running)
+        for number in turn.expired:
+            waited = now - self._pending[number].arrived
+            self._leave(number, "expired", DeadlineExceeded(f"the latency bound passed after {waited * 1e3:.1f} ms in the queue"))
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        loop = asyncio.get_running_loop()
+        if turn.run:
+            self._running = True
+            loop.create_task(self._run(turn.run))
+        if turn.wake_at is not None:
+            self._timer = loop.call_later(max(0.0, turn.wake_at - now), self._turn)
+
+    async def _run(self, numbers: Sequence[int]) -> None:
+        batch = [self._pending[number] for number in numbers]
+        started = self._clock()
+        rows = sum(x.rows for x in batch)
+        try:
+            outputs = await asyncio.get_running_loop().run_in_executor(self._executor, self._compute, batch)
+        except Exception as error:
+            for number in numbers:
+                self._leave(number, "failed", VariantFailed(f"{self._variant.name} failed: {type(error).__name__}: {error}"))
+        else:
+            compute_s = self._clock() - started
+            self._batcher.done(rows, compute_s, self._clock())
+            self._answer(numbers, batch, outputs, started, compute_s)
+        finally:
+            self._running = False
+            self.counts["batches"] += 1
+            self._turn()
+
+    def _answer(
+        self,
+        numbers: Sequence[int],
+        batch: Sequence[_Pending],
+        outputs: Mapping[str, Array],
+        started: float,
+        compute_s: float,
+    ) -> None:
+        rows = sum(x.rows for x in batch)
+        queued = self.queued_rows
+        start = 0
+        for number, pending in zip(numbers, batch, strict=True):
+            part = {name: x[start : start + pending.rows] for name, x in outputs.items()}
+            start += pending.rows
+            self._leave(number, "answered", Result(part, started - pending.arrived, compute_s, rows, queued))
+
+    def _leave(self, number: int, outcome: str, result: Result | InfaasError) -> None:
+        self.counts[outcome] += 1
+        self._pending.pop(number).done(result)
+        if not self._pending:
+            self._empty.set()
+
+    def _compute(self, batch: Sequence[_Pending]) -> dict[str, Array]:
+        """Join the inputs, run the model within its batch limit, join the outputs (on the model's own thread)."""
+        if len(batch) == 1:
+            inputs = dict(batch[0].inputs)
+        else:
+            inputs = {name: np.concatenate([x.inputs[name] for x in batch]) for name in batch[0].inputs}
+        rows = sum(x.rows for x in batch)
+        limit = self._variant.batch_limit
+        if rows <= limit:
+            return self._checked(self._model.predict(inputs), rows)
+        pieces = [
+            self._checked(
+                self._model.predict({name: x[at : at + limit] for name, x in inputs.items()}), min(limit, rows - at)
+            )
+            for at in range(0, rows, limit)
+        ]
+        return {name: np.concatenate([x[name] for x in pieces]) for name in self._outputs}
+
+    def _checked(self, outputs: Mapping[str, Array], rows: int) -> dict[str, Array]:
+        """The named outputs; raises VariantFailed where one is missing or has another number of rows."""
+        for name in self._outputs:
+            if name not in outputs or len(outputs[name]) != rows:
+                shape: Any = outputs[name].shape if name in outputs else "nothing"
+                raise VariantFailed(f"output {name!r} should have {rows} rows, got {shape}")
+        return {name: outputs[name] for name in self._outputs}

@@ -1,0 +1,133 @@
+"""A router as a Ray Serve ingress replica: the HTTP door, the door for drivers, and the lines to the controller."""
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+import time
+from typing import Any
+
+import ray
+from ray import serve
+from ray.exceptions import RayActorError, RayError, RayTaskError
+
+from infaas_ray.config import Settings
+from infaas_ray.domain import SLO, OnMiss, Query
+from infaas_ray.errors import InfaasError, ReplicaLost
+from infaas_ray.policy.routing import ReadyReplica
+from infaas_ray.serving.channel import Incoming, Reply, Server, socket_folder
+from infaas_ray.serving.ingress import HttpApp
+from infaas_ray.serving.metrics import Metrics
+from infaas_ray.serving.replica_actors import PREFIX
+from infaas_ray.serving.router import Router
+from infaas_ray.serving.workers import CONTROLLER
+
+_REPORT_S = 0.5
+_SAME_LOAD_S = 0.25  # a load that was asked for is not asked for again within this time
+_ANSWER_FIELDS = [
+    "variant",
+    "replica",
+    "accuracy",
+    "usd_per_1k",
+    "queue_s",
+    "compute_s",
+    "latency_s",
+    "batch_rows",
+    "slo_met",
+]
+
+
+class RouterActor:
+    """One router with its two doors."""
+
+    async def __init__(self, settings: Settings, secret: bytes) -> None:  # type: ignore[misc]  # Serve awaits it
+        self._settings = settings
+        self._name = serve.get_replica_context().replica_id.unique_id
+        self._asked: dict[str, float] = {}
+        self._router = Router(self._name, secret, self._request_load, self._call_by_ray)
+        self._app = HttpApp(self._router, Metrics(self._router), settings.http.max_body_bytes)
+        self._server = Server(self._on_call, secret)
+        remote = await self._server.listen(f"{ray.util.get_node_ip_address()}:0")
+        local = await self._server.listen(f"unix:{socket_folder() / f'{os.getpid()}.sock'}")
+        self._address = f"{remote},{local}"
+        loop = asyncio.get_running_loop()
+        await self._take_table(-1)
+        self._jobs = {loop.create_task(self._listen()), loop.create_task(self._report())}
+
+    def __serve_build_asgi_app__(self) -> HttpApp:
+        """The application that Ray Serve puts behind its proxy."""
+        return self._app
+
+    # -- lines to the controller; one that restarts is found again by its name
+
+    def _controller(self) -> Any:
+        return ray.get_actor(CONTROLLER, self._settings.cluster.namespace)
+
+    async def _take_table(self, version: int) -> int:
+        table = await self._controller().listen.remote(version)
+        if table is None:
+            return version
+        self._router.update(table)
+        return int(table.version)
+
+    async def _listen(self) -> None:
+        version = self._router.table.version
+        while True:
+            try:
+                version = await self._take_table(version)
+            except (RayError, ValueError):
+                version = -1  # a new controller counts anew
+                await asyncio.sleep(_REPORT_S)
+
+    async def _report(self) -> None:
+        while True:
+            await asyncio.sleep(_REPORT_S)
+            traffic, counts = self._router.traffic(), dict(self._router.status())
+            with contextlib.suppress(RayError, ValueError):
+                await self._controller().report_traffic.remote(traffic, counts, self._address)
+
+    def _request_load(self, variant: str, within_s: float | None) -> None:
+        now = time.monotonic()
+        if now - self._asked.get(variant, 0.0) >= _SAME_LOAD_S:
+            self._asked[variant] = now
+            with contextlib.suppress(ValueError):
+                self._controller().request_load.remote(variant, within_s)
+
+    async def _call_by_ray(self, replica: ReadyReplica, query: Query, remaining_s: float | None) -> Reply:
+        """Ask a replica that the channel cannot reach through its actor."""
+        try:
+            actor = ray.get_actor(PREFIX + replica.id, self._settings.cluster.namespace)
+            fields, arrays = await actor.infer.remote(dict(query.inputs), query.rows, remaining_s)
+        except (RayActorError, ValueError) as error:
+            raise ReplicaLost(f"replica {replica.id} is gone: {error}") from None
+        except RayTaskError as error:
+            raise error.cause if isinstance(error.cause, InfaasError) else error from None
+        return Reply(fields, arrays)
+
+    # -- the drivers' door
+
+    def _on_call(self, call: Incoming) -> None:
+        task = asyncio.get_running_loop().create_task(self._answer(call))
+        self._jobs.add(task)
+        task.add_done_callback(self._jobs.discard)
+
+    async def _answer(self, call: Incoming) -> None:
+        fields = call.fields
+        try:
+            slo = slo_from(fields["slo"])
+            if call.verb == "explain":
+                verdicts = self._router.explain(fields["target"], fields["rows"], slo)
+                call.reply({"candidates": [dataclasses.asdict(x) for x in verdicts]}, {})
+                return
+            query = Query(
+                id=fields["id"], target=fields["target"], slo=slo, inputs=call.arrays, rows=fields["rows"]
+            )
+            answer = await self._router.query(query)
+            call.reply({name: getattr(answer, name) for name in _ANSWER_FIELDS}, answer.outputs)
+        except Exception as error:
+            call.fail(error)
+
+
+def slo_from(fields: dict[str, Any]) -> SLO:
+    """An SLO from the fields in which it travels."""
+    return SLO(**{**fields, "on_miss": OnMiss(fields["on_miss"])})

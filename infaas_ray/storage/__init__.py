@@ -1,0 +1,1 @@
+"""WHAT OUTLIVES A PROCESS: metadata in SQL, artifacts in a content-addressed repository."""

@@ -1,0 +1,1 @@
+"""MODEL FRAMEWORKS: one runtime per file, and what makes and measures variants."""

@@ -1,0 +1,152 @@
+"""Measures variants, each in a fresh process with the threads it will have in service, and judges their answers.
+
+A variant whose answers differ too much from the reference (the first fp32 variant that works) is refused: a broken
+quantisation must not be sold as a cheaper model. Accuracy belongs to an artifact on a kind of hardware; its other
+thread counts inherit it.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from infaas_ray.domain import Accuracy, AccuracySource, Architecture, Array, Profile, Variant
+from infaas_ray.errors import InvalidModel
+from infaas_ray.variants.jobs import run_job
+from infaas_ray.variants.metrics import Scored, mean_cosine, score
+from infaas_ray.variants.profile_job import Measured, ProfileJob
+from infaas_ray.variants.validation import ValidationSet
+
+_MODULE = "infaas_ray.variants.profile_job"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """The rows of a validation set laid out as files for child processes.
+
+    `rows` holds the calibration rows, then the scoring rows; `calibration` the former alone (None where there are
+    none); `sample` one batch of them.
+    """
+
+    folder: Path
+    validation: ValidationSet
+    rows: Path
+    calibration: Path | None
+    sample: Path
+    limit_s: float
+
+
+def lay_out(folder: Path, validation: ValidationSet, *, batch_limit: int, limit_s: float) -> Bench:
+    """Write the files. `limit_s` bounds each measurement."""
+    order = np.concatenate([validation.calibration, validation.scoring])
+    rows, sample = folder / "rows.npz", folder / "sample.npz"
+    np.savez(rows, allow_pickle=False, **validation.rows(order))
+    np.savez(sample, allow_pickle=False, **validation.rows(validation.scoring[:batch_limit]))
+    calibration = folder / "calibration.npz" if len(validation.calibration) else None
+    if calibration is not None:
+        np.savez(calibration, allow_pickle=False, **validation.rows(validation.calibration))
+    return Bench(
+        folder=folder, validation=validation, rows=rows, calibration=calibration, sample=sample, limit_s=limit_s
+    )
+
+
+def measure(
+    variant: Variant, architecture: Architecture, artifact: Path, bench: Bench, *, timed: bool, answers: bool
+) -> tuple[Measured, Array]:
+    """Run one profile job: time batch sizes (`timed`), give the first outputs of all rows (`answers`; else empty).
+
+    Raises InvalidModel, VariantFailed, MissingExtra or ConfigError: the variant does not work here.
+    """
+    outputs = bench.folder / "outputs.npy"
+    job = ProfileJob(
+        artifact=str(artifact),
+        variant=variant,
+        architecture=architecture,
+        sample=str(bench.sample),
+        batches=batch_sizes(variant.batch_limit) if timed else [],
+        rows=str(bench.rows) if answers else None,
+        outputs=str(outputs),
+    )
+    report = run_job(
+        _MODULE, job, what="profiling", folder=bench.folder, threads=variant.threads, limit_s=bench.limit_s
+    )
+    measured = report.last(Measured)
+    return measured, np.load(outputs, allow_pickle=False) if answers else np.empty(0)
+
+
+def batch_sizes(limit: int) -> list[int]:
+    """1, 2, 4, 8 ... and the limit itself."""
+    return sorted({min(1 << power, limit) for power in range(limit.bit_length() + 1)})
+
+
+def profile_of(variant: Variant, measured: Measured, accuracy: Accuracy) -> Profile:
+    """The profile of a variant that was timed. Load time includes the first call."""
+    return Profile(
+        variant=variant.name,
+        hardware=measured.hardware,
+        load_s=measured.load_s + measured.first_call_s,
+        latencies=tuple(measured.latencies),
+        saturation_qps=max(x.batch / x.p50_s for x in measured.latencies),
+        peak_memory_bytes=measured.peak_memory_bytes,
+        accuracy=accuracy,
+        versions=measured.versions,
+        measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+class Judge:
+    """Turns a variant's answers on a bench into an accuracy, or refuses them.
+
+    `declared` replaces the measured accuracy and is marked so. `reference` is None until the first answers of an
+    fp32 variant were accepted.
+    """
+
+    def __init__(self, bench: Bench, *, metric: str, min_fidelity: float, declared: float | None) -> None:
+        self._validation = bench.validation
+        self._metric = metric
+        self._min_fidelity = min_fidelity
+        self._declared = declared
+        self.reference: Array | None = None
+
+    def judge(self, answers: Array, *, fp32: bool) -> Accuracy:
+        """The accuracy of these first outputs; InvalidModel where they are refused."""
+        if not np.isfinite(answers).all():
+            raise InvalidModel("refused: its outputs on the validation rows are not all finite")
+        if self.reference is None and not fp32:
+            raise InvalidModel("refused: no fp32 variant works, so there is nothing to compare its outputs with")
+        if self.reference is not None:
+            self._compare(answers[self._scoring], self.reference[self._scoring])
+        accuracy = self._accuracy(answers)
+        if self.reference is None:
+            self.reference = answers
+        return accuracy
+
+    @property
+    def _scoring(self) -> slice:
+        return slice(len(self._validation.calibration), None)
+
+    def _compare(self, answers: Array, reference: Array) -> None:
+        fidelity = mean_cosine(answers, reference)
+        if not fidelity >= self._min_fidelity:
+            raise InvalidModel(
+                f"refused: the mean cosine of its outputs to the fp32 reference is {fidelity:.4f}, "
+                f"below the bound of {self._min_fidelity:g}"
+            )
+
+    def _accuracy(self, answers: Array) -> Accuracy:
+        validation, labels = self._validation, self._validation.labels
+        if self._declared is not None:
+            return Accuracy(
+                value=self._declared, metric=self._metric, rows=0, standard_error=0.0, source=AccuracySource.DECLARED
+            )
+        if labels is None:
+            raise InvalidModel("there are no labels to measure accuracy with")
+        split = len(validation.calibration)
+        scored = Scored(
+            outputs=answers[split:],
+            labels=labels[validation.scoring],
+            calibration_outputs=answers[:split],
+            calibration_labels=labels[validation.calibration],
+        )
+        return score(self._metric, scored)

@@ -1,0 +1,83 @@
+"""Registration: one source model in, profiled variants of an architecture out.
+
+This is the entrance, which checks the request; `registration_run` does the work.
+"""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from infaas_ray.domain import UseCase
+from infaas_ray.errors import InvalidModel
+from infaas_ray.storage.metadata import Metadata
+from infaas_ray.storage.repository import Repository
+from infaas_ray.variants.generator import GenerationOptions, check_source, source_digest
+from infaas_ray.variants.metrics import metric_named
+from infaas_ray.variants.registration_run import Progress, Registration, Request, Run
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+__all__ = ["Progress", "Registration", "ignore", "register"]
+
+
+def ignore(_progress: Progress) -> None:
+    """Report progress to nobody."""
+
+
+def register(
+    source: "Path | ExportedProgram",
+    *,
+    architecture: str,
+    use_case: UseCase,
+    validation: Path | None,
+    metric: str = "top1_accuracy",
+    metadata: Metadata,
+    repository: Repository,
+    options: GenerationOptions | None = None,
+    declared_accuracy: float | None = None,
+    output_names: Sequence[str] | None = None,
+    on_progress: Callable[[Progress], None] = ignore,
+) -> Registration:
+    """Make, measure and record the variants of a model.
+
+    `source` is a `.pt2` or `.onnx` file, or an exported program; its first dimension must be a free batch.
+    `validation` is the `.npz` that `validation` describes; it may be left out where `declared_accuracy` (0..1) stands
+    in for a measured one, and is then marked as declared. `output_names` names the outputs of a `.pt2`, or chooses
+    among those of an `.onnx`. Seconds to minutes; safe to interrupt and call again.
+
+    Raises InvalidModel for a model or validation set that is wrong, or if no variant works; AlreadyExists where the
+    name is taken by something else; MissingExtra where the source's framework is not installed.
+    """
+    metric_named(metric)
+    if validation is None and declared_accuracy is None:
+        raise InvalidModel("give a validation set (.npz) to measure accuracy with, or declare an accuracy")
+    if validation is not None and not validation.is_file():
+        raise InvalidModel(f"there is no validation file {validation}")
+    with tempfile.TemporaryDirectory(prefix="infaas-register-") as name:
+        path = _source_file(source, Path(name))
+        request = Request(
+            source=path,
+            digest=source_digest(path),
+            architecture=architecture,
+            use_case=use_case,
+            validation=validation,
+            metric=metric,
+            options=options or GenerationOptions(),
+            declared_accuracy=declared_accuracy,
+            output_names=None if output_names is None else tuple(output_names),
+        )
+        return Run(request, metadata, repository, Path(name), on_progress).run()
+
+
+def _source_file(source: "Path | ExportedProgram", folder: Path) -> Path:
+    if isinstance(source, Path):
+        check_source(source)
+        return source.resolve()
+    import torch.export
+
+    # The archive holds its own file name, so a fixed one makes equal programs equal files.
+    path = folder / "source.pt2"
+    torch.export.save(source, path)
+    return path

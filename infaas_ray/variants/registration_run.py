@@ -1,0 +1,296 @@
+"""The work of one registration.
+
+Order: read the model's tensors, lay out the validation rows, then for each recipe build its artifact, store it, and
+profile each variant. Rules: a variant is in the metadata only once it was built, measured and accepted; what is there
+already from the same source and settings is left alone, so an interrupted registration continues; what fails is
+recorded with its reason and the rest goes on. An architecture has one source: variants of an earlier one go when
+the new one has given its own.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from infaas_ray.domain import Accuracy, Architecture, Array, HardwareKind, Profile, UseCase, Variant
+from infaas_ray.errors import ArtifactCorrupt, InfaasError, InvalidModel
+from infaas_ray.storage.metadata import Metadata, Origin
+from infaas_ray.storage.repository import Repository, file_digest
+from infaas_ray.variants.generator import Builder, GenerationOptions, Recipe, recipe_origin
+from infaas_ray.variants.profiler import Bench, Judge, lay_out, measure, profile_of
+from infaas_ray.variants.validation import ValidationSet, read_validation, synthetic_validation
+
+_NO_ARTIFACT = "0" * 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """`done` of `total` steps are behind; `step` names the one that begins or ended, `note` says how it stands."""
+
+    step: str
+    done: int
+    total: int
+    note: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registration:
+    """What a registration left: all variants of this source, which of them were there before, and what failed."""
+
+    architecture: Architecture
+    variants: tuple[tuple[Variant, Profile], ...]
+    skipped: tuple[str, ...]
+    failures: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What was asked, with the digest of the source file."""
+
+    source: Path
+    digest: str
+    architecture: str
+    use_case: UseCase
+    validation: Path | None
+    metric: str
+    options: GenerationOptions
+    declared_accuracy: float | None
+    output_names: tuple[str, ...] | None
+
+    def origin(self, recipe: Recipe) -> Origin:
+        """What a recipe's variants will be said to come from."""
+        settings: dict[str, object] = {
+            "validation": file_digest(self.validation) if self.validation else None,
+            "metric": self.metric,
+            "declared": self.declared_accuracy,
+            "outputs": self.output_names,
+            "min_fidelity": self.options.min_fidelity,
+            "most_scoring_rows": self.options.most_scoring_rows,
+        }
+        return Origin(source=self.digest, recipe=recipe_origin(recipe, settings))
+
+    def variant(self, recipe: Recipe, hardware: HardwareKind, threads: int) -> Variant:
+        """The variant of one cell, its artifact still unknown."""
+        return Variant(
+            architecture=self.architecture,
+            runtime=recipe.runtime,
+            precision=recipe.precision,
+            hardware=hardware,
+            threads=threads,
+            batch_limit=self.options.batch_limit,
+            artifact=_NO_ARTIFACT,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Trial:
+    """What every variant of this registration is tried with.
+
+    `verdicts` are the accuracy or the refusal of each artifact on each kind of hardware, as far as known.
+    """
+
+    architecture: Architecture
+    builder: Builder
+    bench: Bench
+    judge: Judge
+    verdicts: dict[tuple[str, HardwareKind], Accuracy | InfaasError]
+
+
+class Run:
+    """One registration under way."""
+
+    def __init__(
+        self,
+        request: Request,
+        metadata: Metadata,
+        repository: Repository,
+        folder: Path,
+        on_progress: Callable[[Progress], None],
+    ) -> None:
+        self._request = request
+        self._metadata = metadata
+        self._repository = repository
+        self._folder = folder
+        self._on_progress = on_progress
+        self._recipes = request.options.recipes_for(request.source)
+        self._total = 1 + sum(1 + len(request.options.cells(x)) for x in self._recipes)
+        self._step = 0
+        self._known = metadata.architectures().get(request.architecture)
+        self._there = self._already_there()
+        self._made: dict[str, tuple[Variant, Profile]] = {}
+        self._failures: dict[str, str] = {}
+
+    def run(self) -> Registration:
+        """Do what is left to do."""
+        if self._known is not None:  # another use case is refused before any work
+            self._metadata.add_architecture(replace(self._known, use_case=self._request.use_case))
+        names = [x.name for recipe in self._recipes for x in self._cells(recipe)]
+        if self._known is not None and all(name in self._there for name in names):
+            self._advance("all variants", "already there", steps=self._total)
+            return self._finish(self._known)
+        trial = self._open()
+        for recipe in self._recipes:
+            self._follow(recipe, trial)
+        return self._finish(trial.architecture)
+
+    def _already_there(self) -> dict[str, tuple[Variant, Profile]]:
+        """Variants by name that came from this source by these recipes and whose artifacts are whole."""
+        name = self._request.architecture
+        origins, wanted = self._metadata.origins(name), {self._request.origin(x) for x in self._recipes}
+        intact: dict[str, bool] = {}
+        found = {}
+        for variant, profile in self._metadata.variants(name):
+            if origins.get(variant.name) in wanted:
+                if variant.artifact not in intact:
+                    intact[variant.artifact] = self._intact(variant.artifact)
+                if intact[variant.artifact]:
+                    found[variant.name] = (variant, profile)
+        return found
+
+    def _intact(self, digest: str) -> bool:
+        try:
+            self._repository.fetch(digest)
+        except ArtifactCorrupt:
+            return False
+        return True
+
+    def _cells(self, recipe: Recipe) -> list[Variant]:
+        cells = self._request.options.cells(recipe)
+        return [self._request.variant(recipe, hardware, threads) for hardware, threads in cells]
+
+    def _open(self) -> _Trial:
+        request, options = self._request, self._request.options
+        self._note("reading the model", "started")
+        names = None if request.output_names is None else list(request.output_names)
+        builder = Builder(request.source, self._folder, output_names=names, limit_s=options.build_limit_s)
+        left = [x for x in self._recipes if any(cell.name not in self._there for cell in self._cells(x))]
+        described = builder.open(onnx=any(x.runtime == "onnxruntime" for x in left))
+        architecture = Architecture(
+            name=request.architecture,
+            use_case=request.use_case,
+            inputs=tuple(described.inputs),
+            outputs=tuple(described.outputs),
+        )
+        validation = self._validation(architecture)
+        bench = lay_out(self._folder, validation, batch_limit=options.batch_limit, limit_s=options.profile_limit_s)
+        declared = request.declared_accuracy
+        judge = Judge(bench, metric=request.metric, min_fidelity=options.min_fidelity, declared=declared)
+        self._metadata.add_architecture(architecture)
+        self._advance("reading the model", "done")
+        there = {(x.artifact, x.hardware): profile.accuracy for x, profile in self._there.values()}
+        return _Trial(architecture=architecture, builder=builder, bench=bench, judge=judge, verdicts={**there})
+
+    def _validation(self, architecture: Architecture) -> ValidationSet:
+        if self._request.validation is None:
+            return synthetic_validation(architecture.inputs)
+        return read_validation(
+            self._request.validation,
+            architecture.inputs,
+            needs_label=self._request.declared_accuracy is None,
+            most_scoring_rows=self._request.options.most_scoring_rows,
+        )
+
+    def _follow(self, recipe: Recipe, trial: _Trial) -> None:
+        """Build a recipe's artifact, unless all is there, and profile its variants."""
+        cells = self._cells(recipe)
+        left = [x for x in cells if x.name not in self._there]
+        self._step += len(cells) - len(left)
+        self._metadata.clear_failure(trial.architecture.name, recipe.label)
+        if not left:
+            self._advance(recipe.label, "already there")
+            return
+        self._note(recipe.label, "building")
+        try:
+            digest, path = self._artifact(recipe, trial)
+        except InfaasError as error:
+            self._fail(recipe.label, error, steps=1 + len(left))
+            return
+        self._advance(recipe.label, "built")
+        for cell in left:
+            self._try(replace(cell, artifact=digest, artifact_bytes=path.stat().st_size), path, recipe, trial)
+
+    def _artifact(self, recipe: Recipe, trial: _Trial) -> tuple[str, Path]:
+        """Digest and stored file: of a variant that is there with the same artifact, or newly built."""
+        for cell in self._cells(recipe):
+            if cell.name in self._there:
+                digest = self._there[cell.name][0].artifact
+                return digest, self._repository.fetch(digest)
+        built = trial.builder.build(recipe, trial.bench.calibration, self._request.options.batch_limit)
+        digest = self._repository.put(built)
+        return digest, self._repository.fetch(digest)
+
+    def _try(self, variant: Variant, artifact: Path, recipe: Recipe, trial: _Trial) -> None:
+        """Profile one variant and record it, or why not."""
+        self._note(variant.name, "profiling")
+        self._metadata.clear_failure(variant.architecture, variant.name)
+        try:
+            profile = self._profile(variant, artifact, trial)
+        except InfaasError as error:
+            self._fail(variant.name, error)
+            return
+        self._metadata.put_variant(variant, profile, self._request.origin(recipe))
+        self._made[variant.name] = (variant, profile)
+        self._advance(variant.name, "profiled")
+
+    def _profile(self, variant: Variant, artifact: Path, trial: _Trial) -> Profile:
+        """Time the variant, and have its answers judged unless its artifact's were."""
+        key = (variant.artifact, variant.hardware)
+        verdict = trial.verdicts.get(key)
+        if isinstance(verdict, InfaasError):
+            raise verdict
+        measured, answers = measure(
+            variant, trial.architecture, artifact, trial.bench, timed=True, answers=verdict is None
+        )
+        if verdict is None:
+            self._require_reference(trial)
+            verdict = trial.verdicts[key] = _verdict(trial.judge, answers, fp32=variant.precision == "fp32")
+        if isinstance(verdict, InfaasError):
+            raise verdict
+        return profile_of(variant, measured, verdict)
+
+    def _require_reference(self, trial: _Trial) -> None:
+        """Where the fp32 variant was there before this run, compute its answers now."""
+        stored = [variant for variant, _ in self._there.values() if variant.precision == "fp32"]
+        if trial.judge.reference is not None or not stored:
+            return
+        order = [x.runtime for x in self._recipes]
+        first = min(stored, key=lambda x: (order.index(x.runtime), x.threads))
+        path = self._repository.fetch(first.artifact)
+        _, answers = measure(first, trial.architecture, path, trial.bench, timed=False, answers=True)
+        trial.judge.judge(answers, fp32=True)
+
+    def _finish(self, architecture: Architecture) -> Registration:
+        """Drop what this source replaced; the result, or InvalidModel if there is none."""
+        if not self._made and not self._there:
+            if self._known is None:
+                self._metadata.remove_architecture(architecture.name)
+            first = {reason: label for label, reason in reversed(self._failures.items())}  # each reason once
+            reasons = "; ".join(f"{label}: {reason}" for reason, label in reversed(first.items()))
+            raise InvalidModel(f"no variant of {architecture.name!r} works: {reasons}")
+        for name, origin in self._metadata.origins(architecture.name).items():
+            if name in self._failures or origin.source != self._request.digest:
+                self._metadata.remove_variant(name)
+        return Registration(
+            architecture=architecture,
+            variants=tuple((self._there | self._made).values()),
+            skipped=tuple(x for x in self._there if x not in self._made),
+            failures=dict(self._failures),
+        )
+
+    def _fail(self, label: str, error: InfaasError, *, steps: int = 1) -> None:
+        self._failures[label] = error.message
+        self._metadata.record_failure(self._request.architecture, label, error.message)
+        self._advance(label, f"failed: {error.message}", steps=steps)
+
+    def _advance(self, step: str, note: str, *, steps: int = 1) -> None:
+        self._step += steps
+        self._note(step, note)
+
+    def _note(self, step: str, note: str) -> None:
+        self._on_progress(Progress(step=step, done=self._step, total=self._total, note=note))
+
+
+def _verdict(judge: Judge, answers: Array, *, fp32: bool) -> Accuracy | InfaasError:
+    try:
+        return judge.judge(answers, fp32=fp32)
+    except InfaasError as error:
+        return error

@@ -1,0 +1,223 @@
+"""The running system, from outside: queries at three levels, reasons, bad input, scaling, and deaths."""
+
+import os
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from tests.integration.conftest import USE_CASE, add_fake, wait_for
+
+from infaas_ray.client import Client
+from infaas_ray.config import Settings
+from infaas_ray.domain import Answer
+from infaas_ray.errors import InfaasError, InvalidInput, Unavailable, UnknownTarget, Unsatisfiable
+from infaas_ray.serving import launch
+from infaas_ray.serving.driver import System
+from infaas_ray.storage.metadata import Metadata
+
+TARGET = USE_CASE.name
+
+
+def replicas(settings: Settings, state: str = "ready") -> dict[str, int]:
+    """Process ids of the replicas in a state, by replica id."""
+    return {x["replica"]: x["pid"] for x in launch.status(settings)["replicas"] if x["state"] == state}
+
+
+def ready_now(settings: Settings, variant: str) -> list[str]:
+    return [x for x in replicas(settings) if x.startswith(variant)]
+
+
+class TestQueries:
+    @pytest.mark.parametrize("target", [TARGET, "double", "small", "small@fake-fp32-cpu-t1-b8"])
+    def test_each_level_answers(self, client: Client, x: np.ndarray, target: str) -> None:
+        result = client.infer(target, {"x": x})
+        np.testing.assert_array_equal(result.outputs["y"], x)
+        assert result.variant == "small@fake-fp32-cpu-t1-b8"
+        assert result.accuracy == 0.80
+        assert result.usd_per_1k > 0
+        assert result.compute_ms >= 1
+        assert result.slo_met
+
+    def test_the_slo_decides_who_answers_and_loads_what_is_missing(self, client: Client, x: np.ndarray) -> None:
+        for accuracy, expected in ((0.85, "middle"), (0.95, "large"), (0.5, "small")):
+            assert client.infer(TARGET, {"x": x}, min_accuracy=accuracy).variant.startswith(f"{expected}@")
+
+    def test_a_query_of_many_rows_is_answered_whole(self, client: Client) -> None:
+        rows = np.random.default_rng(1).random((21, 4), np.float32)
+        np.testing.assert_array_equal(client.infer("small", {"x": rows}).outputs["y"], rows)
+
+    def test_what_nothing_can_meet_is_refused_with_the_nearest(self, client: Client, x: np.ndarray) -> None:
+        with pytest.raises(Unsatisfiable) as refused:
+            client.infer(TARGET, {"x": x}, min_accuracy=0.999)
+        assert refused.value.nearest["min_accuracy"] == pytest.approx(0.99)
+        assert len(refused.value.reasons) == 3
+        with pytest.raises(Unsatisfiable) as refused:
+            client.infer(TARGET, {"x": x}, latency_ms=5, min_accuracy=0.95)
+        assert refused.value.nearest["latency_ms"] > 5
+
+    def test_explain_tells_why_each_candidate_wins_or_loses(self, client: Client, system: System) -> None:
+        wait_for(lambda: any(v["replicas"] for v in client.explain(TARGET)))
+        over_http = client.explain(TARGET, min_accuracy=0.85)
+        assert [v["variant"].split("@")[0] for v in over_http if v["chosen"]] == ["middle"]
+        assert all(v["why"] for v in over_http)
+        over_channel = system.explain(TARGET, min_accuracy=0.85)
+        assert [v["variant"] for v in over_channel] == [v["variant"] for v in over_http]
+
+    def test_metadata_and_index_name_what_can_be_asked(self, client: Client) -> None:
+        assert client.metadata(TARGET)["inputs"] == [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}]
+        names = {x["name"] for x in client.targets()}
+        assert {TARGET, "double", "small", "large@fake-fp32-cpu-t1-b8"} <= names
+
+
+class TestDrivers:
+    def test_one_query_without_http(self, system: System, x: np.ndarray) -> None:
+        answer = system.query("small", {"x": x}, latency_ms=500)
+        np.testing.assert_array_equal(answer.outputs["y"], x)
+
+    def test_thousands_come_back_in_order(self, system: System) -> None:
+        rows = np.arange(8000, dtype=np.float32).reshape(2000, 4)
+        steps: list[tuple[int, int]] = []
+        outcomes = list(system.query_many("small", {"x": rows}, on_progress=lambda a, b: steps.append((a, b))))
+        assert len(outcomes) == 2000
+        assert steps[-1] == (2000, 2000)
+        for row, outcome in zip(rows, outcomes, strict=True):
+            assert isinstance(outcome, Answer)
+            np.testing.assert_array_equal(outcome.outputs["y"][0], row)
+
+    def test_errors_keep_their_class(self, system: System, x: np.ndarray) -> None:
+        with pytest.raises(UnknownTarget, match="known: "):
+            system.query("nothing", {"x": x})
+        with pytest.raises(InvalidInput, match="expected FP32"):
+            system.query("small", {"x": x.astype(np.float64)})
+        with pytest.raises(Unsatisfiable):
+            system.query(TARGET, {"x": x}, min_accuracy=1.0)
+
+
+def infer(body: object, target: str = TARGET, **more: object) -> dict:
+    tensor = {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [0, 1, 2, 3]}
+    return {"url": f"/v2/models/{target}/infer", "json": body or {"inputs": [tensor], **more}}
+
+
+GOOD = {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [0, 1, 2, 3]}
+BAD = {
+    "unknown target": (infer(None, "nothing"), 404, "known: "),
+    "negative latency": (infer(None, parameters={"latency_ms": -5}), 400, "above 0"),
+    "accuracy above the best": (infer(None, parameters={"min_accuracy": 0.9999}), 422, "accuracy"),
+    "accuracy above 1": (infer(None, parameters={"min_accuracy": 3}), 400, "at most 1"),
+    "misspelt parameter": (infer(None, parameters={"latncy_ms": 3}), 400, "known: latency_ms"),
+    "wrong shape": (infer({"inputs": [GOOD | {"shape": [1, 2, 2]}]}), 400, r"expected [-1, 4]"),
+    "wrong dtype": (infer({"inputs": [GOOD | {"datatype": "INT64"}]}), 400, "expected FP32"),
+    "wrong input name": (infer({"inputs": [GOOD | {"name": "z"}]}), 400, "takes the inputs ['x']"),
+    "no inputs": (infer({"inputs": []}), 400, "no inputs"),
+    "no rows": (infer({"inputs": [GOOD | {"shape": [0, 4], "data": []}]}), 400, "any length from 1"),
+    "unknown output": (infer(None, outputs=[{"name": "z"}]), 400, "known: y"),
+    "truncated JSON": ({"url": f"/v2/models/{TARGET}/infer", "content": b'{"inputs": [{"na'}, 400, "cut short"),
+    "empty body": ({"url": f"/v2/models/{TARGET}/infer", "content": b""}, 400, "body is empty"),
+    "100 MB body": ({"url": f"/v2/models/{TARGET}/infer", "content": b"0" * 100_000_000}, 413, "fewer rows"),
+    "no such path": ({"url": "/v1/predict", "json": {}}, 404, "/v2"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_told_what_would_be_right_and_the_next_query_is_answered(
+    client: Client, x: np.ndarray, name: str
+) -> None:
+    request, status, says = BAD[name]
+    with httpx.Client(base_url=client.url, timeout=60) as http:
+        response = http.post(**request)
+    assert response.status_code == status, response.text
+    assert says in response.json()["error"]
+    assert client.infer(TARGET, {"x": x}).slo_met
+
+
+def test_get_on_infer_names_the_method(client: Client) -> None:
+    response = httpx.get(f"{client.url}/v2/models/{TARGET}/infer")
+    assert (response.status_code, response.json()) == (405, {"error": f"use POST for /v2/models/{TARGET}/infer"})
+
+
+def test_an_artifact_that_changed_is_refused_with_the_reason(
+    client: Client, settings: Settings, x: np.ndarray, tmp_path: Path
+) -> None:
+    variant = add_fake(settings, "spoilt", accuracy=0.7, row_s=0.0123, folder=tmp_path)
+    (file,) = [f for f in Path(settings.repository).rglob(variant.artifact)]
+    file.chmod(0o644)
+    file.write_bytes(b"something else")
+    wait_for(lambda: any(t["name"] == "spoilt" for t in client.targets()))
+    with pytest.raises(Unsatisfiable, match="spoilt") as refused:
+        client.infer("spoilt", {"x": x})
+    assert "register" in str(refused.value.reasons)
+    assert client.infer(TARGET, {"x": x}).slo_met
+    metadata = Metadata(settings.metadata_url)
+    metadata.remove_architecture("spoilt")
+    metadata.close()
+
+
+def test_load_scales_a_variant_out_and_quiet_retires_it(client: Client, settings: Settings, system: System) -> None:
+    rows = np.zeros((4000, 4), np.float32)
+    before = len(ready_now(settings, "middle"))
+    outcomes: list[object] = []
+    burst = threading.Thread(target=lambda: outcomes.extend(system.query_many("middle", {"x": rows}, window=200)))
+    burst.start()
+    wait_for(lambda: len(ready_now(settings, "middle")) > max(1, before), limit_s=40)
+    burst.join()
+    assert len(outcomes) == 4000
+    assert all(isinstance(x, Answer | InfaasError) for x in outcomes)
+    assert sum(isinstance(x, Answer) for x in outcomes) > 0
+    wait_for(lambda: len(ready_now(settings, "middle")) == 1, limit_s=60)
+
+
+def test_a_killed_replica_loses_no_query_and_comes_back(client: Client, settings: Settings) -> None:
+    client.infer("large", {"x": np.zeros((1, 4), np.float32)})
+    (victim,) = [pid for name, pid in replicas(settings).items() if name.startswith("large")]
+    fates: list[str] = []
+
+    def ask(number: int) -> None:
+        x = np.full((1, 4), number, np.float32)
+        try:
+            result = client.infer("large", {"x": x}, latency_ms=20_000)
+            np.testing.assert_array_equal(result.outputs["y"], x)
+            fates.append("answered")
+        except Unavailable as error:
+            assert error.message
+            fates.append("rejected")
+
+    with ThreadPoolExecutor(50) as pool:
+        waiting = [pool.submit(ask, number) for number in range(50)]
+        time.sleep(0.3)
+        os.kill(victim, signal.SIGKILL)
+        for one in waiting:
+            one.result()
+    assert len(fates) == 50
+    assert fates.count("answered") >= 1
+    wait_for(lambda: bool(ready_now(settings, "large")))
+    assert victim not in replicas(settings).values()
+
+
+def test_queries_are_answered_while_the_controller_is_gone_and_a_new_one_takes_over(
+    client: Client, settings: Settings, x: np.ndarray
+) -> None:
+    client.infer("small", {"x": x})
+    before = replicas(settings)
+    victim = launch.status(settings)["controller_pid"]
+    os.kill(victim, signal.SIGKILL)
+    for _ in range(20):
+        assert client.infer("small", {"x": x}).slo_met
+    wait_for(lambda: launch.status(settings)["controller_pid"] != victim)
+    wait_for(lambda: set(before.items()) <= set(replicas(settings).items()))
+    assert client.infer(TARGET, {"x": x}).slo_met
+
+
+def test_every_query_is_accounted_for(client: Client, settings: Settings) -> None:
+    def settled() -> bool:
+        counts = launch.status(settings)["queries"]
+        fates = sum(counts.get(name, 0) for name in ("answered", "rejected", "expired", "failed"))
+        return bool(counts.get("accepted", 0) == fates > 0)
+
+    wait_for(settled)
+    text = httpx.get(f"{client.url}/metrics").text
+    assert 'infaas_queries_total{outcome="answered"}' in text
