@@ -28,8 +28,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 Command = Callable[..., Any]
 
+_PAGE_COLUMNS = 160  # of tables that go to a file or a pipe
 _err = Console(stderr=True, highlight=False)
-_out = Console(highlight=False)
+_out = Console(highlight=False, width=None if sys.stdout.isatty() else _PAGE_COLUMNS)
 
 
 def _command(function: Callable[P, Any]) -> Command:
@@ -304,9 +305,7 @@ def _read_inputs(inputs: tuple[str, ...], archive: Path | None) -> dict[str, Arr
     return arrays
 
 
-def _only_inputs(
-    client: Client, target: str, arrays: Mapping[str, Array], archive: Path | None
-) -> dict[str, Array]:
+def _only_inputs(client: Client, target: str, arrays: Mapping[str, Array], archive: Path | None) -> dict[str, Array]:
     """Leave out of an archive what the target does not take, so that a validation set can be asked as it is."""
     if archive is None:
         return dict(arrays)

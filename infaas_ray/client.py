@@ -1,8 +1,8 @@
 """The Python client over HTTP: NumPy in, NumPy out, the SLO as keywords, errors as exceptions.
 
-    with Client("127.0.0.1:8000") as client:
-        result = client.infer("digit-classification:digits", {"image": image}, latency_ms=20, min_accuracy=0.95)
-        result.outputs["logits"], result.variant
+with Client("127.0.0.1:8000") as client:
+    result = client.infer("digit-classification:digits", {"image": image}, latency_ms=20, min_accuracy=0.95)
+    result.outputs["logits"], result.variant
 """
 
 import time
@@ -136,7 +136,9 @@ class Client:
         except httpx.TimeoutException:
             raise DeadlineExceeded(f"{self.url} did not answer within the client's time limit") from None
         except httpx.HTTPError as error:
-            raise NotRunning(f"nothing answers at {self.url} ({error}); is the system up? see 'infaas status'") from None
+            raise NotRunning(
+                f"nothing answers at {self.url} ({error}); is the system up? see 'infaas status'"
+            ) from None
 
     @staticmethod
     def _checked(response: httpx.Response) -> httpx.Response:

@@ -26,9 +26,9 @@ class HttpSettings(_Section):
     """The HTTP endpoint on Ray Serve."""
 
     host: str = "127.0.0.1"
-    port: int = Field(8000, ge=1, le=65535)
-    routers: int = Field(1, ge=1, le=64, description="Ray Serve ingress replicas; each is a router")
-    max_body_bytes: int = Field(64 * 2**20, ge=1024)
+    port: int = Field(default=8000, ge=1, le=65535)
+    routers: int = Field(default=1, ge=1, le=64, description="Ray Serve ingress replicas; each is a router")
+    max_body_bytes: int = Field(default=64 * 2**20, ge=1024)
 
 
 class ClusterSettings(_Section):
@@ -36,7 +36,9 @@ class ClusterSettings(_Section):
 
     address: str = "local"
     namespace: str = "infaas"
-    cpus: int | None = Field(None, ge=1, description="processors of the local cluster; all of them where not given")
+    cpus: int | None = Field(
+        default=None, ge=1, description="processors of the local cluster; all of them where not given"
+    )
 
 
 class StorageSettings(_Section):
@@ -68,8 +70,10 @@ class WorkerPrice(_Section):
 class PriceSettings(_Section):
     """What machines cost. A worker whose type is not in the catalogue is priced by its processors."""
 
-    usd_per_cpu_hour: float = Field(0.048, ge=0, description="0.384 USD/h for the 8 vCPUs of an m5.2xlarge, us-east-1")
-    catalog: Path | None = Field(None, description="YAML file with worker types and their prices")
+    usd_per_cpu_hour: float = Field(
+        default=0.048, ge=0, description="0.384 USD/h for the 8 vCPUs of an m5.2xlarge, us-east-1"
+    )
+    catalog: Path | None = Field(default=None, description="YAML file with worker types and their prices")
 
 
 class Settings(_Section):
@@ -164,5 +168,3 @@ def load_settings(
         return Settings.model_validate(_merge(*layers))
     except ValidationError as error:
         raise ConfigError(f"{path or 'settings'}: {_in_words(error)}") from None
-
-

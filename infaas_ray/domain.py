@@ -44,11 +44,14 @@ DATATYPE_OF: Mapping[str, str] = {dtype: name for name, dtype in DATATYPES.items
 def _check_name(what: str, name: str) -> None:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise InvalidInput(
-            f"{what} {name!r} is not a valid name: use 1 to 100 of a-z, 0-9, '.', '_', '-', starting with a letter or digit"
+            f"{what} {name!r} is not a valid name: use 1 to 100 of a-z, 0-9, '.', '_', '-', "
+            "starting with a letter or digit"
         )
 
 
-def _check_number(what: str, value: float | None, low: float, high: float = math.inf, *, open_low: bool = False) -> None:
+def _check_number(
+    what: str, value: float | None, low: float, high: float = math.inf, *, open_low: bool = False
+) -> None:
     if value is None:
         return
     wrong_type = isinstance(value, bool) or not isinstance(value, int | float)
@@ -102,7 +105,9 @@ class TensorSpec:
 
     def __post_init__(self) -> None:
         if self.datatype not in DATATYPES:
-            raise InvalidInput(f"tensor {self.name!r} has datatype {self.datatype!r}; supported: {', '.join(DATATYPES)}")
+            raise InvalidInput(
+                f"tensor {self.name!r} has datatype {self.datatype!r}; supported: {', '.join(DATATYPES)}"
+            )
         if not self.shape or self.shape[0] != -1:
             raise InvalidInput(
                 f"tensor {self.name!r} has shape {list(self.shape)}: the first dimension must be the batch, free (-1)"
@@ -116,15 +121,15 @@ class TensorSpec:
     def check(self, array: Array) -> None:
         """Raise InvalidInput unless `array` has this dtype and fits this shape."""
         if array.dtype != self.dtype:
-            raise InvalidInput(
-                f"input {self.name!r} has datatype {DATATYPE_OF.get(array.dtype.name, array.dtype.name)}, expected {self.datatype}"
-            )
+            found = DATATYPE_OF.get(array.dtype.name, array.dtype.name)
+            raise InvalidInput(f"input {self.name!r} has datatype {found}, expected {self.datatype}")
         fits = array.ndim == len(self.shape) and all(
             want in (-1, got) for want, got in zip(self.shape, array.shape, strict=True)
         )
         if not fits or 0 in array.shape:
             raise InvalidInput(
-                f"input {self.name!r} has shape {list(array.shape)}, expected {list(self.shape)} (-1: any length from 1)"
+                f"input {self.name!r} has shape {list(array.shape)}, expected {list(self.shape)} "
+                "(-1: any length from 1)"
             )
 
 
@@ -185,7 +190,9 @@ class Variant:
     @property
     def name(self) -> str:
         """`architecture@runtime-precision-hardware-tN-bN`, unique and readable."""
-        return f"{self.architecture}@{self.runtime}-{self.precision}-{self.hardware}-t{self.threads}-b{self.batch_limit}"
+        return (
+            f"{self.architecture}@{self.runtime}-{self.precision}-{self.hardware}-t{self.threads}-b{self.batch_limit}"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -95,6 +95,7 @@ class Unsatisfiable(InfaasError):
         self.nearest: dict[str, float] = dict(nearest or {})
 
     def to_json(self) -> dict[str, Any]:
+        """The error as the body of an HTTP answer."""
         return {"error": self.message, "reasons": self.reasons, "nearest": self.nearest}
 
 
@@ -109,6 +110,7 @@ class Unavailable(InfaasError):
         self.reasons: dict[str, str] = dict(reasons or {})
 
     def to_json(self) -> dict[str, Any]:
+        """The error as the body of an HTTP answer."""
         return {"error": self.message, "retry_after_s": self.retry_after_s, "reasons": self.reasons}
 
 

@@ -145,7 +145,8 @@ def _from_json(tensor: TensorBody) -> Array:
         values = _flatten(tensor, kind)
     if len(values) != _count(tensor.shape):
         raise InvalidInput(
-            f"input {tensor.name!r} of shape {list(tensor.shape)} needs {_count(tensor.shape)} numbers, got {len(values)}"
+            f"input {tensor.name!r} of shape {list(tensor.shape)} needs {_count(tensor.shape)} numbers, "
+            f"got {len(values)}"
         )
     try:
         return np.array(values, dtype=DATATYPES[tensor.datatype]).reshape(tensor.shape)

@@ -13,14 +13,15 @@ def show(told: "Told", console: Console) -> None:
     """Print the table, the burst, the bill and the accounts."""
     console.print(_table(told))
     _show_burst(told, console)
-    ratio = told.most_accurate_usd / told.usd if told.usd else 0.0
-    console.print(
-        f"Bill: {told.usd:.2e} USD for {told.fates['answered']} answers; always the most accurate variant: "
-        f"{told.most_accurate_usd:.2e} USD ({ratio:.1f}x)."
-    )
+    for use_case, bill in told.bills.items():
+        console.print(
+            f"Bill of {use_case}: {bill.usd:.2e} USD for {bill.answers} answers; always the most accurate variant: "
+            f"{bill.most_accurate_usd:.2e} USD ({bill.most_accurate_usd / bill.usd:.2f}x)."
+        )
     fates = ", ".join(f"{count} {name}" for name, count in sorted(told.fates.items()))
     verdict = "[green]every query accounted for[/green]" if told.complete else "[red]accounts differ[/red]"
-    console.print(f"Queries: {sum(told.fates.values())} asked = {fates}; the system counted {dict(told.system_counts)}: {verdict}.")
+    counted = ", ".join(f"{count} {name}" for name, count in told.system_counts.items())
+    console.print(f"Queries: {sum(told.fates.values())} asked = {fates}; the system counted {counted}: {verdict}.")
     console.print("Seconds: " + ", ".join(f"{name} {seconds:g}" for name, seconds in told.seconds.items()))
     console.print(f"Picture: {told.picture}")
 

@@ -31,7 +31,7 @@ class Autoscaler:
 
     def __init__(self, settings: ScalingSettings, first_version: int = 0) -> None:
         self.settings = settings
-        self.fleet = Fleet(settings.oversubscription)
+        self.fleet = Fleet(settings.oversubscription, settings.start_overhead_s)
         self.traffic = Traffic(settings.traffic_window_s)
         self.refused: tuple[str, ...] = ()
         self._strategy = _strategy(settings)
@@ -63,7 +63,8 @@ class Autoscaler:
         """
         table = self.fleet.routing_table(self._version, now)
         due = tuple((name, floor(now + eta + 1e-6)) for name, eta in table.loading.items())
-        content = (self.fleet.catalog_changes, table.replicas, due, tuple(table.blocked.items()))
+        changes = (self.fleet.catalog_changes, table.start_overhead_s)
+        content = (changes, table.replicas, due, tuple(table.blocked.items()), table.broken)
         if content != self._published:
             self._published = content
             self._version += 1

@@ -48,6 +48,7 @@ class Candidate:
     start_s: float
     loading: bool
     blocked: str | None
+    broken: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +144,10 @@ class SelectionIndex:
             latency_s=curve,
             order=(offer.usd_per_1k, curve(1), name),
             replicas=tuple(self._replicas.get(name, ())),
-            start_s=offer.profile.load_s if eta is None else eta,
+            start_s=offer.profile.load_s + self.table.start_overhead_s if eta is None else eta,
             loading=eta is not None,
             blocked=self.table.blocked.get(name),
+            broken=name in self.table.broken and not self._replicas.get(name),
         )
 
 

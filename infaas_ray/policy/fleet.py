@@ -7,6 +7,7 @@ controller finds those); one that has ended here is not revived.
 """
 
 from collections.abc import Iterator, Mapping
+from math import ceil
 
 from infaas_ray.errors import InvalidInput
 from infaas_ray.policy.blocks import Blocks
@@ -32,13 +33,14 @@ from infaas_ray.policy.placement import Needs, fits, needs_of
 from infaas_ray.policy.routing import Catalog, ReadyReplica, RoutingTable
 
 _REMEMBERED = 10_000  # ended replicas, so that late facts about them are recognised
+_LEARNING = 0.2  # weight of one start in what starts take beyond the load
 _OVERDUE = 1.5  # a start that is late is expected after this times the time expected so far, and so on
 
 
 class Fleet:
     """The books. Read `workers`, `replicas`, `catalog`, `targets`, `blocks`; change them only by the methods."""
 
-    def __init__(self, oversubscription: float) -> None:
+    def __init__(self, oversubscription: float, start_overhead_s: float = 0.0) -> None:
         self.catalog = Catalog()
         self.catalog_changes = 0
         self.targets: Mapping[str, tuple[str, ...]] = {}
@@ -50,6 +52,7 @@ class Fleet:
         self._numbers: dict[str, int] = {}
         self._ended: dict[str, State] = {}
         self._start_s: dict[str, float] = {}
+        self._overhead_s = start_overhead_s
         self._lost_variants: list[str] = []
 
     # ---- reading
@@ -72,8 +75,16 @@ class Fleet:
         return lost
 
     def start_s(self, variant: str) -> float:
-        """Seconds that a start takes: as last seen here, else as profiled."""
-        return self._start_s.get(variant, self.catalog.offers[variant].profile.load_s)
+        """Seconds that a start takes: as last seen here, else the profiled load and what starts take beyond it."""
+        known = self._start_s.get(variant)
+        return self.catalog.offers[variant].profile.load_s + self._overhead_s if known is None else known
+
+    def _learn_start(self, variant: str, took_s: float) -> None:
+        """Note how long a start took, for this variant and, beyond its load, for all."""
+        self._start_s[variant] = took_s
+        if variant in self.catalog.offers:
+            beyond_s = max(0.0, took_s - self.catalog.offers[variant].profile.load_s)
+            self._overhead_s += _LEARNING * (beyond_s - self._overhead_s)
 
     def ready_in_s(self, variant: str, now: float) -> float | None:
         """Seconds until the first of the starting replicas is expected; None where none starts."""
@@ -98,7 +109,16 @@ class Fleet:
             if name not in have and (eta := self.ready_in_s(name, now)) is not None
         }
         blocked = {name: reason for name, reason in self.blocks.at(now).items() if name in offers}
-        return RoutingTable(version=version, catalog=self.catalog, replicas=ready, loading=loading, blocked=blocked)
+        broken = frozenset(name for name in blocked if self.blocks.permanent(name))
+        return RoutingTable(
+            version=version,
+            catalog=self.catalog,
+            replicas=ready,
+            loading=loading,
+            blocked=blocked,
+            broken=broken,
+            start_overhead_s=ceil(self._overhead_s * 10) / 10,  # coarse, so that learning seldom makes a new table
+        )
 
     # ---- orders, booked before they are given
 
@@ -202,7 +222,7 @@ class Fleet:
         if refusal is None:
             known.address = event.address
             if was_starting:
-                self._start_s[known.variant] = now - known.requested_at
+                self._learn_start(known.variant, now - known.requested_at)
         return refusal
 
     def _adopt(self, event: ReplicaReady, now: float) -> str | None:

@@ -53,7 +53,7 @@ def _not_ready(candidate: Candidate, ask: Ask, loads: Mapping[str, ReplicaLoad])
 
 def _not_loaded(candidate: Candidate, ask: Ask, loads: Mapping[str, ReplicaLoad]) -> str | None:
     if candidate.blocked is not None:
-        return f"cannot be loaded now: {candidate.blocked}"
+        return candidate.blocked if candidate.broken else f"cannot be loaded now: {candidate.blocked}"
     expected = loaded_s(candidate, ask, loads)
     state = "still loading" if candidate.loading else "not loaded"
     if expected == inf:

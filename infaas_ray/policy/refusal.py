@@ -58,10 +58,14 @@ def refuse(
     """The refusal of a query that no candidate can take; `every` by price, `wanted` as selection found it."""
     shown = every[:REASONS_SHOWN]
     reasons = {x.name: reason for x in shown if (reason := why_not(x, ask, loads))}
-    hopeful = [x for x in every if allowed(x, ask)]
+    whole = [x for x in every if not x.broken]
+    hopeful = [x for x in whole if allowed(x, ask)]
     asked = slo_words(slo) + (f" for {count(ask.rows)}" if ask.rows > 1 else "")
+    if not whole:
+        words = f"no variant of {ask.target!r} can run: {every[0].name}: {every[0].blocked}"
+        return Reject(permanent=True, message=words, reasons=reasons)
     if not hopeful:
-        closest = nearest(every, ask)
+        closest = nearest(whole, ask)
         words = f"no variant of {ask.target!r} meets {asked}; the nearest that can be met: {nearest_words(closest)}"
         return Reject(permanent=True, message=words, reasons=reasons, nearest=closest)
     first = wanted or hopeful[0]

@@ -70,7 +70,9 @@ class RoutingTable:
     """A snapshot for routers.
 
     `loading` maps a variant to the seconds after which its first replica is expected, counted from the making of
-    the table; `blocked` maps a variant that cannot be loaded now to the reason.
+    the table; `blocked` maps a variant that cannot be loaded now to the reason, and `broken` names those of them
+    that only a change of the catalogue can mend. `start_overhead_s` is what the start of a replica takes beyond the
+    profiled load: the making of its process.
     """
 
     version: int = 0
@@ -78,3 +80,5 @@ class RoutingTable:
     replicas: tuple[ReadyReplica, ...] = ()
     loading: Mapping[str, float] = field(default_factory=dict)
     blocked: Mapping[str, str] = field(default_factory=dict)
+    broken: frozenset[str] = frozenset()
+    start_overhead_s: float = 0.0

@@ -66,7 +66,7 @@ class Load:
     wanted: str | None = None
 
 
-def select(  # noqa: PLR0917 - a hot path: keywords cost
+def select(
     target: str,
     rows: int,
     slo: SLO,

@@ -13,13 +13,14 @@ import itertools
 import os
 import secrets
 import stat
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from infaas_ray import errors
 from infaas_ray.domain import Array
-from infaas_ray.errors import InfaasError, ReplicaLost
+from infaas_ray.errors import ConfigError, InfaasError, ReplicaLost
 from infaas_ray.serving.frames import MAX_FRAME_BYTES, Frame, FrameReader, encode
 
 _HANDSHAKE_S = 5.0
@@ -155,10 +156,9 @@ class Server:
         """Listen at `address` (`host:0` picks a port, `unix:/path` a socket file) and return the actual one."""
         loop = asyncio.get_running_loop()
         if address.startswith("unix:"):
-            path = Path(address.removeprefix("unix:"))
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path = address.removeprefix("unix:")
             server: asyncio.Server = await loop.create_unix_server(self._link, path)
-            path.chmod(stat.S_IRUSR | stat.S_IWUSR)
+            os.chmod(path, stat.S_IRUSR | stat.S_IWUSR)
         else:
             host, _, port = address.rpartition(":")
             server = await loop.create_server(self._link, host, int(port))
@@ -290,7 +290,9 @@ class Connection:
 
     def _on_closed(self, link: _Link) -> None:
         lost = ReplicaLost(f"the connection to {self.address} was lost")
-        for future in [self._welcome, *self._pending.values()]:
+        if not self._welcome.done():
+            self._welcome.set_exception(lost)
+        for future in self._pending.values():
             if not future.done():
                 future.set_exception(lost)
         if not self._welcome.cancelled():
@@ -317,6 +319,10 @@ async def connect(addresses: str, secret: bytes, on_lost: Callable[[Connection],
 
 
 def socket_folder() -> Path:
-    """A folder for socket files of this user, with a name short enough for the limit of 107 bytes."""
-    base = Path(os.environ.get("XDG_RUNTIME_DIR", "/tmp"))
-    return base / f"infaas-{os.getuid()}"
+    """A folder for socket files, this user's alone, with a name short enough for the limit of 107 bytes."""
+    base = Path(os.environ.get("XDG_RUNTIME_DIR", tempfile.gettempdir()))
+    folder = base / f"infaas-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise ConfigError(f"{folder} belongs to somebody else; set XDG_RUNTIME_DIR to a folder of your own")
+    return folder

@@ -11,8 +11,7 @@ import contextlib
 import os
 import time
 from collections.abc import Coroutine
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from infaas_ray.config import Settings
 from infaas_ray.domain import WorkerType
@@ -31,7 +30,7 @@ from infaas_ray.policy.messages import (
     WorkerLost,
     WorkerReported,
 )
-from infaas_ray.policy.replay import encode_turn
+from infaas_ray.policy.replay import encode_header, encode_turn
 from infaas_ray.policy.routing import Catalog, RoutingTable
 from infaas_ray.serving.catalog import read_catalog
 from infaas_ray.serving.replica_actors import ReplicaActors
@@ -48,7 +47,8 @@ class Controller:
 
     def __init__(self, settings: Settings, secret: bytes) -> None:
         self._settings = settings
-        self._autoscaler = Autoscaler(settings.scaling)
+        # Versions go on rising over restarts, so that routers know the tables of a new controller as newer.
+        self._autoscaler = Autoscaler(settings.scaling, first_version=int(time.time() * 1000))
         self._metadata = Metadata(settings.metadata_url)
         self._replicas = ReplicaActors(settings, secret, self._report)
         self._secret = secret
@@ -68,7 +68,7 @@ class Controller:
     async def _start(self) -> None:
         settings = self._settings
         settings.home.mkdir(parents=True, exist_ok=True)
-        self._log = (settings.home / "decisions.jsonl").open("ab")
+        self._log = _fresh_log(settings)
         self._see_nodes()
         self._see_catalog()
         await self._replicas.adopt()
@@ -130,9 +130,8 @@ class Controller:
         now = time.monotonic()
         events, self._events = self._events, []
         actions = self._autoscaler.step(events, now)
-        if events or actions:
-            self._log.write(encode_turn(now, events, actions) + b"\n")
-            self._log.flush()
+        self._log.write(encode_turn(now, events, actions) + b"\n")
+        self._log.flush()
         self._publish(now)
         for action in actions:
             self._spawn(self._perform(action))
@@ -230,7 +229,7 @@ class Controller:
             "routers": {name: {"address": x["address"], **x["counts"]} for name, x in self._routers.items()},
             "queries": totals,
             "blocked": dict(self._table.blocked),
-            "decision_log": str(Path(self._settings.home) / "decisions.jsonl"),
+            "decision_log": self._log.name,
         }
 
     def _worker_status(self, node: Node) -> dict[str, Any]:
@@ -260,3 +259,11 @@ class Controller:
         self._metadata.close()
 
 
+def _fresh_log(settings: Settings) -> BinaryIO:
+    """A decision log for this controller's life; that of the life before is kept beside it."""
+    path = settings.home / "decisions.jsonl"
+    if path.exists():
+        path.replace(path.with_suffix(".old.jsonl"))
+    log = path.open("wb")
+    log.write(encode_header(settings.scaling) + b"\n")
+    return log

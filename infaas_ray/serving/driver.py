@@ -62,6 +62,20 @@ class System:
             raise outcome
         return outcome
 
+    def submit(
+        self,
+        target: str,
+        inputs: Mapping[str, Array],
+        *,
+        latency_ms: float | None = None,
+        min_accuracy: float | None = None,
+        max_usd_per_1k: float | None = None,
+        on_miss: str = "reject",
+    ) -> Future[Outcome]:
+        """Ask one query and go on; the future gives its answer, or its error as a value."""
+        slo = make_slo(latency_ms, min_accuracy, max_usd_per_1k, on_miss)
+        return asyncio.run_coroutine_threadsafe(self._ask(target, inputs, slo), self._loop)
+
     def query_many(
         self,
         target: str,
@@ -143,16 +157,12 @@ class System:
         self.close()
 
 
-def make_slo(
-    latency_ms: float | None, min_accuracy: float | None, max_usd_per_1k: float | None, on_miss: str
-) -> SLO:
+def make_slo(latency_ms: float | None, min_accuracy: float | None, max_usd_per_1k: float | None, on_miss: str) -> SLO:
     """An SLO from the units that people use. Raises InvalidInput."""
     if on_miss not in list(OnMiss):
         raise InvalidInput(f"on_miss must be one of {', '.join(OnMiss)}, not {on_miss!r}")
     latency_s = latency_ms / 1e3 if isinstance(latency_ms, int | float) else latency_ms
-    return SLO(
-        latency_s=latency_s, min_accuracy=min_accuracy, max_usd_per_1k=max_usd_per_1k, on_miss=OnMiss(on_miss)
-    )
+    return SLO(latency_s=latency_s, min_accuracy=min_accuracy, max_usd_per_1k=max_usd_per_1k, on_miss=OnMiss(on_miss))
 
 
 def slo_fields(slo: SLO) -> dict[str, Any]:

@@ -157,7 +157,9 @@ class HttpApp:
         try:
             content = msgspec.json.decode(body or b"{}", type=dict[str, Any])
         except msgspec.MsgspecError as error:
-            raise InvalidInput(f'the body must be JSON such as {{"parameters": {{"latency_ms": 10}}}}: {error}') from None
+            raise InvalidInput(
+                f'the body must be JSON such as {{"parameters": {{"latency_ms": 10}}}}: {error}'
+            ) from None
         parameters = content.get("parameters", {})
         rows = content.get("rows", 1)
         if not isinstance(parameters, dict) or not isinstance(rows, int) or rows < 1:

@@ -5,7 +5,6 @@ any later command finds it. Processes are ended by their id.
 """
 
 import contextlib
-import json
 import logging
 import os
 import secrets
@@ -24,7 +23,7 @@ import msgspec
 import psutil
 import ray
 from ray import serve
-from ray._raylet import AuthenticationTokenLoader, Config
+from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]  # compiled
 from ray.exceptions import RayError
 from ray.serve.config import HTTPOptions
 
@@ -342,5 +341,3 @@ def open_system(settings: Settings) -> System:
             if addresses or time.monotonic() > end:
                 return System(addresses, bytes(secret))
             time.sleep(0.2)
-
-

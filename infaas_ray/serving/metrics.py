@@ -16,9 +16,7 @@ class Metrics:
 
     def __init__(self, router: Router) -> None:
         self._registry = CollectorRegistry()
-        queries = Counter(
-            "infaas_queries", "Queries by what became of them", ["outcome"], registry=self._registry
-        )
+        queries = Counter("infaas_queries", "Queries by what became of them", ["outcome"], registry=self._registry)
         self._outcomes = {x: queries.labels(x) for x in OUTCOMES}
         self._selections = Counter(
             "infaas_variant_selections", "Answers by variant", ["variant"], registry=self._registry

@@ -59,7 +59,7 @@ class Replica:
         self._clock = clock
         self._ids = itertools.count(1)
         self._pending: dict[int, _Pending] = {}
-        self._running = False
+        self._running: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._draining = False
         self._empty = asyncio.Event()
@@ -103,17 +103,20 @@ class Replica:
     def _turn(self) -> None:
         """Ask the batcher what to do now, and do it."""
         now = self._clock()
-        turn = self._batcher.step(now, busy=self._running)
+        turn = self._batcher.step(now, busy=self._running is not None)
         for number in turn.expired:
             waited = now - self._pending[number].arrived
-            self._leave(number, "expired", DeadlineExceeded(f"the latency bound passed after {waited * 1e3:.1f} ms in the queue"))
+            self._leave(
+                number,
+                "expired",
+                DeadlineExceeded(f"the latency bound passed after {waited * 1e3:.1f} ms in the queue"),
+            )
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         loop = asyncio.get_running_loop()
         if turn.run:
-            self._running = True
-            loop.create_task(self._run(turn.run))
+            self._running = loop.create_task(self._run(turn.run))
         if turn.wake_at is not None:
             self._timer = loop.call_later(max(0.0, turn.wake_at - now), self._turn)
 
@@ -125,13 +128,15 @@ class Replica:
             outputs = await asyncio.get_running_loop().run_in_executor(self._executor, self._compute, batch)
         except Exception as error:
             for number in numbers:
-                self._leave(number, "failed", VariantFailed(f"{self._variant.name} failed: {type(error).__name__}: {error}"))
+                self._leave(
+                    number, "failed", VariantFailed(f"{self._variant.name} failed: {type(error).__name__}: {error}")
+                )
         else:
             compute_s = self._clock() - started
             self._batcher.done(rows, compute_s, self._clock())
             self._answer(numbers, batch, outputs, started, compute_s)
         finally:
-            self._running = False
+            self._running = None
             self.counts["batches"] += 1
             self._turn()
 

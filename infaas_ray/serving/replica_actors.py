@@ -140,6 +140,7 @@ class ReplicaActors:
         """Unload and end a replica; its watch reports the end."""
         actor = self._actors.get(replica)
         if actor is None:
+            self._report(ReplicaStopped(replica=replica))
             return
         self._stopping.add(replica)
         with contextlib.suppress(RayError, TimeoutError):

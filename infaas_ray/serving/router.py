@@ -14,14 +14,14 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from typing import assert_never
 
-from infaas_ray.domain import SLO, Answer, Architecture, Query
+from infaas_ray.domain import SLO, Answer, Architecture, OnMiss, Query
 from infaas_ray.errors import (
     DeadlineExceeded,
     InfaasError,
     InvalidInput,
     ReplicaLost,
-    UnknownTarget,
     Unavailable,
+    UnknownTarget,
     Unsatisfiable,
     one_of,
 )
@@ -33,6 +33,7 @@ from infaas_ray.serving.channel import Connection, Reply, connect
 OUTCOMES = ("answered", "rejected", "expired", "failed")
 _MAX_WAIT_S = 60.0  # for a query without a latency bound, while its variant loads
 _HANG_S = 10.0  # after the bound, a replica that says nothing is taken for hung
+_FORGIVING = 0.05  # how much of an idle replica's slowdown is forgotten with each report
 _SMOOTHING = 0.1  # weight of one answer in a replica's measured slowdown
 
 RequestLoad = Callable[[str, float | None], None]
@@ -106,6 +107,9 @@ class Router:
             **{name: dict(counter) for name, counter in self._window.items()},
         )
         self._window_started = now
+        for load in self._loads.values():
+            if load.rows_in_flight == 0:  # what is avoided for being slow is forgiven by and by, and so tried again
+                load.slowdown += _FORGIVING * (1.0 - load.slowdown)
         for counter in self._window.values():
             counter.clear()
         return report
@@ -165,10 +169,12 @@ class Router:
         counted = False
         while True:
             waited_s = time.monotonic() - arrived
-            if query.slo.latency_s is not None and waited_s > query.slo.latency_s:
-                raise DeadlineExceeded(f"the latency bound passed after {waited_s * 1e3:.0f} ms of waiting for a replica")
+            if waited_s > _patience_s(query.slo):
+                raise DeadlineExceeded(f"the latency bound passed after {waited_s * 1e3:.0f} ms without a replica")
             age_s = time.monotonic() - self._table_made
-            decision = select(query.target, query.rows, query.slo, self._index, self._loads, waited_s, table_age_s=age_s)
+            decision = select(
+                query.target, query.rows, query.slo, self._index, self._loads, waited_s, table_age_s=age_s
+            )
             if not counted:
                 self._count_wanted(decision, query.rows)
                 counted = True
@@ -197,13 +203,13 @@ class Router:
         return Unavailable(reject.message, reject.retry_after_s, reject.reasons)
 
     async def _wait_for_load(self, load: Load, query: Query, waited_s: float) -> None:
-        bound_s = query.slo.latency_s if query.slo.latency_s is not None else _MAX_WAIT_S
+        left_s = max(0.0, _patience_s(query.slo) - waited_s)
         changed = self._changed
         waiting = self._loads.setdefault(load.variant, ReplicaLoad())
         waiting.rows_in_flight += query.rows
-        self._request_load(load.variant, bound_s - waited_s)
+        self._request_load(load.variant, left_s)
         try:
-            await asyncio.wait_for(changed.wait(), bound_s - waited_s)
+            await asyncio.wait_for(changed.wait(), left_s)
         except TimeoutError:
             if query.slo.latency_s is None:
                 raise Unavailable(f"{load.variant} did not load within {_MAX_WAIT_S:.0f} s", load.expected_s) from None
@@ -225,17 +231,12 @@ class Router:
 
     async def _call(self, replica: str, query: Query, arrived: float) -> Reply:
         entry = self._replicas[replica]
-        bound_s = query.slo.latency_s
-        late = query.slo.on_miss == "late"
         try:
             connection = await self._connection(entry)
         except ReplicaLost:
-            remaining_s = None if bound_s is None or late else bound_s - (time.monotonic() - arrived)
-            return await self._fallback(entry, query, remaining_s)
-        waited_s = time.monotonic() - arrived
-        remaining_s = None if bound_s is None or late else bound_s - waited_s
-        fields = {"rows": query.rows, "remaining_s": remaining_s}
-        patience_s = _MAX_WAIT_S if bound_s is None else bound_s + _HANG_S
+            return await self._fallback(entry, query, _remaining_s(query.slo, arrived))
+        fields = {"rows": query.rows, "remaining_s": _remaining_s(query.slo, arrived)}
+        patience_s = _patience_s(query.slo) + _HANG_S
         try:
             return await asyncio.wait_for(connection.call("infer", fields, query.inputs), patience_s)
         except TimeoutError:
@@ -281,3 +282,15 @@ class Router:
     def status(self) -> Mapping[str, int]:
         """How many queries were accepted, and what became of them."""
         return {name: self.counts[name] for name in ("accepted", *OUTCOMES)}
+
+
+def _patience_s(slo: SLO) -> float:
+    """How long a query may wait for its answer: its bound, unless it has none or accepts to be late."""
+    return _MAX_WAIT_S if slo.latency_s is None or slo.on_miss is OnMiss.LATE else slo.latency_s
+
+
+def _remaining_s(slo: SLO, arrived: float) -> float | None:
+    """What is left of the bound after which the query expires; None where it never does."""
+    if slo.latency_s is None or slo.on_miss is OnMiss.LATE:
+        return None
+    return slo.latency_s - (time.monotonic() - arrived)

@@ -58,7 +58,7 @@ class RouterActor:
         """The application that Ray Serve puts behind its proxy."""
         return self._app
 
-    # -- lines to the controller; one that restarts is found again by its name
+    # -- lines to the controller
 
     def _controller(self) -> Any:
         return ray.get_actor(CONTROLLER, self._settings.cluster.namespace)
@@ -75,8 +75,7 @@ class RouterActor:
         while True:
             try:
                 version = await self._take_table(version)
-            except (RayError, ValueError):
-                version = -1  # a new controller counts anew
+            except (RayError, ValueError):  # a controller that restarts is found again by its name
                 await asyncio.sleep(_REPORT_S)
 
     async def _report(self) -> None:
@@ -119,9 +118,7 @@ class RouterActor:
                 verdicts = self._router.explain(fields["target"], fields["rows"], slo)
                 call.reply({"candidates": [dataclasses.asdict(x) for x in verdicts]}, {})
                 return
-            query = Query(
-                id=fields["id"], target=fields["target"], slo=slo, inputs=call.arrays, rows=fields["rows"]
-            )
+            query = Query(id=fields["id"], target=fields["target"], slo=slo, inputs=call.arrays, rows=fields["rows"])
             answer = await self._router.query(query)
             call.reply({name: getattr(answer, name) for name in _ANSWER_FIELDS}, answer.outputs)
         except Exception as error:

@@ -72,7 +72,7 @@ def add_fake(
     profile = Profile(
         variant=variant.name,
         hardware=HARDWARE,
-        load_s=load_s + 0.6,
+        load_s=load_s,
         latencies=tuple(points),
         saturation_qps=batch_limit / points[-1].p50_s,
         peak_memory_bytes=80 * 2**20,

@@ -68,6 +68,17 @@ class TestRoutingTable:
         assert Autoscaler(ScalingSettings(), first_version=41).routing_table(0.0).version == 42
 
 
+class TestStartTimes:
+    def test_what_starts_take_beyond_their_load_is_expected_and_learned(self) -> None:
+        made = World(offer("a", load_s=1.0), offer("b", load_s=2.0), load_s=6.0)
+        assert made.autoscaler.routing_table(made.now).start_overhead_s == 0.0
+        made.step(LoadRequested(variant=A))
+        made.steady({}, 8)
+        assert made.autoscaler.fleet.start_s(A) == pytest.approx(6.0)
+        assert made.autoscaler.fleet.start_s(B) == pytest.approx(2.0 + 0.2 * 5.0)
+        assert made.autoscaler.routing_table(made.now).start_overhead_s == pytest.approx(1.0)
+
+
 class TestRestart:
     def test_living_replicas_found_are_taken_over_and_nothing_is_started_twice(self) -> None:
         new = Autoscaler(ScalingSettings())

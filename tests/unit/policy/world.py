@@ -30,7 +30,7 @@ class World:
         settings: ScalingSettings | None = None,
         load_s: float = 1.0,
     ) -> None:
-        self.autoscaler = Autoscaler(settings or ScalingSettings())
+        self.autoscaler = Autoscaler(settings or ScalingSettings(start_overhead_s=0.0))
         self.now = 0.0
         self.load_s = load_s
         self.log: list[tuple[float, tuple[Event, ...], tuple[Action, ...]]] = []
