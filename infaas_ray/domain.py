@@ -38,7 +38,15 @@ DATATYPES: Mapping[str, str] = {
     "FP32": "float32",
     "FP64": "float64",
 }
-DATATYPE_OF: Mapping[str, str] = {dtype: name for name, dtype in DATATYPES.items()}
+_DATATYPE_OF: Mapping[str, str] = {dtype: name for name, dtype in DATATYPES.items()}
+
+
+def datatype_of(array: Array) -> str:
+    """The protocol's datatype of an array. Raises InvalidInput where it has none."""
+    try:
+        return _DATATYPE_OF[array.dtype.name]
+    except KeyError:
+        raise InvalidInput(f"arrays of {array.dtype.name} cannot be sent; supported: {', '.join(DATATYPES)}") from None
 
 
 def _check_name(what: str, name: str) -> None:
@@ -121,8 +129,7 @@ class TensorSpec:
     def check(self, array: Array) -> None:
         """Raise InvalidInput unless `array` has this dtype and fits this shape."""
         if array.dtype != self.dtype:
-            found = DATATYPE_OF.get(array.dtype.name, array.dtype.name)
-            raise InvalidInput(f"input {self.name!r} has datatype {found}, expected {self.datatype}")
+            raise InvalidInput(f"input {self.name!r} has datatype {datatype_of(array)}, expected {self.datatype}")
         fits = array.ndim == len(self.shape) and all(
             want in (-1, got) for want, got in zip(self.shape, array.shape, strict=True)
         )

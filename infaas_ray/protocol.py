@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from infaas_ray.domain import DATATYPE_OF, DATATYPES, SLO, Answer, Array, OnMiss, TensorSpec
+from infaas_ray.domain import DATATYPES, SLO, Answer, Array, OnMiss, TensorSpec, datatype_of
 from infaas_ray.errors import InvalidInput
 
 JSON_LENGTH_HEADER = "inference-header-content-length"
@@ -235,7 +235,7 @@ def encode_response(target: str, request: InferRequest, answer: Answer) -> tuple
         if name not in answer.outputs:
             raise InvalidInput(f"there is no output {name!r}; outputs: {', '.join(answer.outputs)}")
         array = answer.outputs[name]
-        body: dict[str, Any] = {"name": name, "shape": array.shape, "datatype": DATATYPE_OF[array.dtype.name]}
+        body: dict[str, Any] = {"name": name, "shape": array.shape, "datatype": datatype_of(array)}
         if request.wants_binary(name):
             raw.append(array.tobytes())
             body["parameters"] = {"binary_data_size": len(raw[-1])}
@@ -255,7 +255,7 @@ def encode_request(inputs: Mapping[str, Array], parameters: Mapping[str, Any], q
         {
             "name": name,
             "shape": array.shape,
-            "datatype": DATATYPE_OF[array.dtype.name],
+            "datatype": datatype_of(array),
             "parameters": {"binary_data_size": array.nbytes},
         }
         for name, array in inputs.items()

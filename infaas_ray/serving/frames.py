@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from infaas_ray.domain import DATATYPE_OF, DATATYPES, Array
+from infaas_ray.domain import DATATYPES, Array, datatype_of
 from infaas_ray.errors import InvalidInput, PayloadTooLarge
 
 _PREFIX = struct.Struct("<II")
@@ -67,7 +67,7 @@ _decode = msgspec.msgpack.Decoder(Head).decode
 def encode(call: int, verb: str, fields: dict[str, Any], arrays: Mapping[str, Array]) -> list[bytes | memoryview]:
     """The frame as buffers to write in order; array data is referenced, not copied, where it is contiguous."""
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    tensors = [TensorHead(name, DATATYPE_OF[x.dtype.name], x.shape) for name, x in contiguous.items()]
+    tensors = [TensorHead(name, datatype_of(x), x.shape) for name, x in contiguous.items()]
     head = _encode(Head(call, verb, fields, tensors))
     body_bytes = sum(x.nbytes for x in contiguous.values())
     if body_bytes + len(head) > MAX_FRAME_BYTES:
