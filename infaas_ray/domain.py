@@ -38,13 +38,13 @@ DATATYPES: Mapping[str, str] = {
     "FP32": "float32",
     "FP64": "float64",
 }
-_DATATYPE_OF: Mapping[str, str] = {dtype: name for name, dtype in DATATYPES.items()}
+DATATYPE_OF: Mapping[str, str] = {dtype: name for name, dtype in DATATYPES.items()}
 
 
 def datatype_of(array: Array) -> str:
     """The protocol's datatype of an array. Raises InvalidInput where it has none."""
     try:
-        return _DATATYPE_OF[array.dtype.name]
+        return DATATYPE_OF[array.dtype.name]
     except KeyError:
         raise InvalidInput(f"arrays of {array.dtype.name} cannot be sent; supported: {', '.join(DATATYPES)}") from None
 
