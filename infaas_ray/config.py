@@ -27,6 +27,9 @@ class HttpSettings(_Section):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=1, le=65535)
+    direct_port: int | None = Field(
+        default=0, ge=0, le=65535, description="the routers' own port, shared by those of a machine; 0 picks one each"
+    )
     routers: int = Field(default=1, ge=1, le=64, description="Ray Serve ingress replicas; each is a router")
     max_body_bytes: int = Field(default=64 * 2**20, ge=1024)
 

@@ -15,6 +15,7 @@ import secrets
 import stat
 import tempfile
 from collections.abc import Callable, Mapping
+from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -91,6 +92,7 @@ class _Link(asyncio.BufferedProtocol):
         self._server = server
         self.reader = FrameReader(max_frame_bytes=_HANDSHAKE_BYTES)
         self.closed = False
+        self.full = False
         self.nonce = secrets.token_bytes(16)
         self.trusted = False
         self._transport: asyncio.Transport | None = None
@@ -132,10 +134,16 @@ class _Link(asyncio.BufferedProtocol):
             self.close()  # a peer that breaks the framing cannot be answered
 
     def pause_writing(self) -> None:
+        self.full = True
         self._writable.clear()
+        if self._server and self._transport is not None:
+            self._transport.pause_reading()  # a peer that does not take its answers may not ask for more
 
     def resume_writing(self) -> None:
+        self.full = False
         self._writable.set()
+        if self._server and self._transport is not None:
+            self._transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
@@ -217,9 +225,11 @@ class Connection:
         self._link = _Link(self._on_frame, self._on_closed, server=False)
         self._calls = itertools.count(1)
         self._pending: dict[int, asyncio.Future[Reply]] = {}
+        self._give_up: dict[int, float] = {}
         self._nonce = secrets.token_bytes(16)
         self._ended = asyncio.Event()
-        self._welcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self._welcome: asyncio.Future[None] = self._loop.create_future()
 
     @property
     def closed(self) -> bool:
@@ -228,7 +238,7 @@ class Connection:
 
     async def open(self) -> None:
         """Connect and shake hands. Raises ReplicaLost where nobody listens or the secret is not the same."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         try:
             async with asyncio.timeout(_HANDSHAKE_S):
                 if self.address.startswith("unix:"):
@@ -241,20 +251,34 @@ class Connection:
             self._link.close()
             raise ReplicaLost(f"no channel to {self.address}: {error or 'timed out'}") from None
 
-    async def call(self, verb: str, fields: dict[str, Any], arrays: Mapping[str, Array]) -> Reply:
-        """Send a call and wait for its reply. Raises the peer's error, or ReplicaLost where the peer is gone."""
+    async def call(
+        self, verb: str, fields: dict[str, Any], arrays: Mapping[str, Array], patience_s: float = inf
+    ) -> Reply:
+        """Send a call and wait for its reply. Raises the peer's error, or ReplicaLost where the peer is gone.
+
+        A peer that says nothing about a call for `patience_s` seconds is taken for gone (`drop_silent` looks).
+        """
         link = self._link
         if link.closed:
             raise ReplicaLost(f"the connection to {self.address} is closed")
-        await link.writable()
+        if link.full:
+            await link.writable()
         call = next(self._calls)
-        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Reply] = self._loop.create_future()
         self._pending[call] = future
+        if patience_s < inf:
+            self._give_up[call] = self._loop.time() + patience_s
         try:
             link.send(call, verb, fields, arrays)
             return await future
         finally:
             self._pending.pop(call, None)
+            self._give_up.pop(call, None)
+
+    def drop_silent(self) -> None:
+        """Drop the connection if the peer owes an answer beyond patience; its calls fail with ReplicaLost."""
+        if self._give_up and min(self._give_up.values()) < self._loop.time():
+            self.drop()
 
     def drop(self) -> None:
         """Begin to close the connection; calls that wait fail with ReplicaLost."""

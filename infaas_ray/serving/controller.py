@@ -88,9 +88,16 @@ class Controller:
         if not isinstance(event, TrafficReported | WorkerReported):
             self._wake.set()
 
-    async def report_traffic(self, traffic: TrafficReported, counts: dict[str, int], address: str) -> None:
-        """A router's last window, what became of its queries so far, and where it listens."""
-        self._routers[traffic.router] = {"counts": counts, "address": address, "seen": time.monotonic()}
+    async def report_traffic(
+        self, traffic: TrafficReported, counts: dict[str, int], address: str, direct_url: str
+    ) -> None:
+        """A router's last window, what became of its queries so far, and where it listens (channel, and HTTP)."""
+        self._routers[traffic.router] = {
+            "counts": counts,
+            "address": address,
+            "direct_url": direct_url,
+            "seen": time.monotonic(),
+        }
         self._report(traffic)
 
     async def report_worker(self, report: WorkerReported) -> None:
@@ -226,7 +233,10 @@ class Controller:
                 }
                 for x in fleet.replicas.values()
             ],
-            "routers": {name: {"address": x["address"], **x["counts"]} for name, x in self._routers.items()},
+            "routers": {
+                name: {"address": x["address"], "direct_url": x["direct_url"], **x["counts"]}
+                for name, x in self._routers.items()
+            },
             "queries": totals,
             "blocked": dict(self._table.blocked),
             "decision_log": self._log.name,

@@ -45,6 +45,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
     address: str
     url: str
+    direct_url: str = ""
     namespace: str
     head_pid: int = 0
     head_started: float = 0.0
@@ -94,6 +95,8 @@ def up(settings: Settings, on_step: OnStep = lambda step: None) -> Run:
             secret = _start_controller(settings)
             on_step("starting the routers")
             _start_routers(settings, secret)
+            run = msgspec.structs.replace(run, direct_url=_direct_url(settings.cluster.namespace))
+            _write(settings.run_file, msgspec.json.encode(run))
     except BaseException:
         _end_head(settings, run)
         raise
@@ -217,6 +220,17 @@ def _start_controller(settings: Settings) -> bytes:
     ray.get(controller.ready.remote(), timeout=_UP_S)
     _, secret = ray.get(controller.routers.remote(), timeout=_UP_S)
     return bytes(secret)
+
+
+def _direct_url(namespace: str) -> str:
+    """The own port of the first router that has reported; empty where routers have none."""
+    end = time.monotonic() + _UP_S
+    while time.monotonic() < end:
+        routers = ray.get(_controller(namespace).ready.remote(), timeout=_UP_S)["routers"]
+        if routers:
+            return str(next(iter(routers.values()))["direct_url"])
+        time.sleep(0.1)
+    raise Unavailable("no router has reported to the controller", 0.0)
 
 
 def _start_routers(settings: Settings, secret: bytes) -> None:

@@ -49,7 +49,8 @@ class Router:
         self._request_load = request_load
         self._fallback = fallback
         self._lost: set[str] = set()
-        self._connections: dict[str, asyncio.Task[Connection]] = {}
+        self._connections: dict[str, Connection] = {}
+        self._opening: dict[str, asyncio.Task[Connection]] = {}
         self._loads: dict[str, ReplicaLoad] = {}
         self._changed = asyncio.Event()
         self._window_started = time.monotonic()
@@ -83,23 +84,20 @@ class Router:
         self._changed = asyncio.Event()
 
     def _retire(self, replica: str) -> None:
-        """Forget a replica that left the table; its connection stays until its last answer is in."""
+        """Forget a replica that left the table, once its last answer is in."""
+        if replica in self._replicas:
+            return  # it came back
         load = self._loads.get(replica)
-        task = self._connections.get(replica)
         if load is not None and load.rows_in_flight > 0:
             asyncio.get_running_loop().call_later(0.5, self._retire, replica)
             return
-        if replica in self._replicas:
-            return  # it came back
         self._loads.pop(replica, None)
-        self._connections.pop(replica, None)
-        if task is not None:
-            task.cancel()
-            if task.done() and not task.cancelled() and task.exception() is None:
-                task.result().drop()
+        connection = self._connections.pop(replica, None)
+        if connection is not None:
+            connection.drop()
 
     def traffic(self) -> TrafficReported:
-        """The traffic since the last call, and start a new window."""
+        """The traffic since the last call, and start a new window; also the time to look after what is silent."""
         now = time.monotonic()
         report = TrafficReported(
             router=self.name,
@@ -107,6 +105,8 @@ class Router:
             **{name: dict(counter) for name, counter in self._window.items()},
         )
         self._window_started = now
+        for connection in list(self._connections.values()):
+            connection.drop_silent()
         for load in self._loads.values():
             if load.rows_in_flight == 0:  # what is avoided for being slow is forgiven by and by, and so tried again
                 load.slowdown += _FORGIVING * (1.0 - load.slowdown)
@@ -230,25 +230,29 @@ class Router:
         return self._answer(to, query, reply, arrived)
 
     async def _call(self, replica: str, query: Query, arrived: float) -> Reply:
-        entry = self._replicas[replica]
-        try:
-            connection = await self._connection(entry)
-        except ReplicaLost:
-            return await self._fallback(entry, query, _remaining_s(query.slo, arrived))
+        connection = self._connections.get(replica)
+        if connection is None or connection.closed:
+            entry = self._replicas[replica]
+            try:
+                connection = await self._open(entry)
+            except ReplicaLost:
+                return await self._fallback(entry, query, _remaining_s(query.slo, arrived))
         fields = {"rows": query.rows, "remaining_s": _remaining_s(query.slo, arrived)}
-        patience_s = _patience_s(query.slo) + _HANG_S
-        try:
-            return await asyncio.wait_for(connection.call("infer", fields, query.inputs), patience_s)
-        except TimeoutError:
-            connection.drop()
-            raise ReplicaLost(f"replica {replica} has said nothing for {patience_s:.1f} s") from None
+        return await connection.call("infer", fields, query.inputs, _patience_s(query.slo) + _HANG_S)
 
-    async def _connection(self, entry: ReadyReplica) -> Connection:
-        task = self._connections.get(entry.id)
-        if task is None or (task.done() and (task.cancelled() or task.exception() or task.result().closed)):
+    async def _open(self, entry: ReadyReplica) -> Connection:
+        """Connect to a replica; queries that come meanwhile wait for the same attempt."""
+        task = self._opening.get(entry.id)
+        if task is None:
             task = asyncio.get_running_loop().create_task(connect(entry.address, self._secret))
-            self._connections[entry.id] = task
-        return await asyncio.shield(task)
+            self._opening[entry.id] = task
+        try:
+            connection = await asyncio.shield(task)
+        finally:
+            if self._opening.get(entry.id) is task and task.done():
+                del self._opening[entry.id]
+        self._connections[entry.id] = connection
+        return connection
 
     def _mark_lost(self, replica: str) -> None:
         if replica not in self._lost:

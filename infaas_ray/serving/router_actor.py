@@ -16,6 +16,7 @@ from infaas_ray.domain import SLO, OnMiss, Query
 from infaas_ray.errors import InfaasError, ReplicaLost
 from infaas_ray.policy.routing import ReadyReplica
 from infaas_ray.serving.channel import Incoming, Reply, Server, socket_folder
+from infaas_ray.serving.http_door import HttpDoor
 from infaas_ray.serving.ingress import HttpApp
 from infaas_ray.serving.metrics import Metrics
 from infaas_ray.serving.replica_actors import PREFIX
@@ -50,9 +51,19 @@ class RouterActor:
         remote = await self._server.listen(f"{ray.util.get_node_ip_address()}:0")
         local = await self._server.listen(f"unix:{socket_folder() / f'{os.getpid()}.sock'}")
         self._address = f"{remote},{local}"
+        self._direct_url = await self._open_door()
         loop = asyncio.get_running_loop()
         await self._take_table(-1)
         self._jobs = {loop.create_task(self._listen()), loop.create_task(self._report())}
+
+    async def _open_door(self) -> str:
+        """Open the router's own HTTP port, where the settings want it; returns its URL."""
+        http = self._settings.http
+        if http.direct_port is None:
+            return ""
+        self._door = HttpDoor(self._app.respond, http.max_body_bytes)
+        port = await self._door.listen(http.host, http.direct_port)
+        return f"http://{http.host}:{port}"
 
     def __serve_build_asgi_app__(self) -> HttpApp:
         """The application that Ray Serve puts behind its proxy."""
@@ -83,7 +94,7 @@ class RouterActor:
             await asyncio.sleep(_REPORT_S)
             traffic, counts = self._router.traffic(), dict(self._router.status())
             with contextlib.suppress(RayError, ValueError):
-                await self._controller().report_traffic.remote(traffic, counts, self._address)
+                await self._controller().report_traffic.remote(traffic, counts, self._address, self._direct_url)
 
     def _request_load(self, variant: str, within_s: float | None) -> None:
         now = time.monotonic()
