@@ -39,12 +39,13 @@ DATATYPES: Mapping[str, str] = {
     "FP64": "float64",
 }
 DATATYPE_OF: Mapping[str, str] = {dtype: name for name, dtype in DATATYPES.items()}
+_BY_DTYPE = {np.dtype(dtype): name for name, dtype in DATATYPES.items()}
 
 
 def datatype_of(array: Array) -> str:
     """The protocol's datatype of an array. Raises InvalidInput where it has none."""
     try:
-        return DATATYPE_OF[array.dtype.name]
+        return _BY_DTYPE[array.dtype]
     except KeyError:
         raise InvalidInput(f"arrays of {array.dtype.name} cannot be sent; supported: {', '.join(DATATYPES)}") from None
 
@@ -327,13 +328,17 @@ class SLO:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """One question: a target, an SLO, and input tensors that all have `rows` rows (their first dimension)."""
+    """One question: a target, an SLO, and input tensors that all have `rows` rows (their first dimension).
+
+    A driver that asks thousands may send some as one: then `bundle` queries of equal rows share the fate of all.
+    """
 
     id: str
     target: str
     slo: SLO
     inputs: Mapping[str, Array]
     rows: int
+    bundle: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -80,7 +80,7 @@ class Told:
     def complete(self) -> bool:
         """Whether every query asked has exactly one fate, and the system counted the same."""
         counts = self.system_counts
-        fates = {name: counts.get(name, 0) for name in ("answered", "rejected", "expired", "failed")}
+        fates = {name: counts.get(name, 0) for name in ("answered", "rejected", "expired", "failed", "cancelled")}
         return (
             self.fates["answered"] > 0
             and sum(self.fates.values()) == counts.get("accepted", 0) == sum(fates.values())

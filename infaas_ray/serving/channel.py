@@ -23,8 +23,10 @@ from infaas_ray import errors
 from infaas_ray.domain import Array
 from infaas_ray.errors import ConfigError, InfaasError, ReplicaLost
 from infaas_ray.serving.frames import MAX_FRAME_BYTES, Frame, FrameReader, encode
+from infaas_ray.serving.shared import LEAST_BYTES, Arena, Lease, SharedArray
 
 _HANDSHAKE_S = 5.0
+_arena = Arena()
 _HANDSHAKE_BYTES = 4096
 _ERROR_TYPES = {
     name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, InfaasError)
@@ -104,9 +106,16 @@ class _Link(asyncio.BufferedProtocol):
         self.trusted = True
         self.reader.max_frame_bytes = MAX_FRAME_BYTES
 
-    def send(self, call: int, verb: str, fields: dict[str, Any], arrays: Mapping[str, Array]) -> None:
+    def send(
+        self,
+        call: int,
+        verb: str,
+        fields: dict[str, Any],
+        arrays: Mapping[str, Array],
+        segments: Mapping[str, str] | None = None,
+    ) -> None:
         if self._transport is not None and not self.closed:
-            self._transport.writelines(encode(call, verb, fields, arrays))
+            self._transport.writelines(encode(call, verb, fields, arrays, segments))
 
     async def writable(self) -> None:
         """Wait until the peer has taken enough of what was sent."""
@@ -220,6 +229,7 @@ class Connection:
 
     def __init__(self, address: str, secret: bytes, on_lost: Callable[["Connection"], None] | None = None) -> None:
         self.address = address
+        self._local = address.startswith("unix:")
         self._secret = secret
         self._on_lost = on_lost
         self._link = _Link(self._on_frame, self._on_closed, server=False)
@@ -264,16 +274,33 @@ class Connection:
         if link.full:
             await link.writable()
         call = next(self._calls)
+        segments, leases = self._share(arrays) if self._local else ({}, ())
         future: asyncio.Future[Reply] = self._loop.create_future()
         self._pending[call] = future
         if patience_s < inf:
             self._give_up[call] = self._loop.time() + patience_s
         try:
-            link.send(call, verb, fields, arrays)
+            link.send(call, verb, fields, arrays, segments)
             return await future
         finally:
+            for lease in leases:
+                lease.release()
             self._pending.pop(call, None)
             self._give_up.pop(call, None)
+
+    def _share(self, arrays: Mapping[str, Array]) -> tuple[dict[str, str], list[Lease]]:
+        """Put large arrays into shared memory, unless they lie there already; segment names, and what to release."""
+        segments: dict[str, str] = {}
+        leases: list[Lease] = []
+        for name, array in arrays.items():
+            if array.nbytes < LEAST_BYTES:
+                continue
+            if isinstance(array, SharedArray) and array.segment is not None:
+                segments[name] = array.segment
+            elif (lease := _arena.put(array)) is not None:
+                leases.append(lease)
+                segments[name] = lease.name
+        return segments, leases
 
     def drop_silent(self) -> None:
         """Drop the connection if the peer owes an answer beyond patience; its calls fail with ReplicaLost."""

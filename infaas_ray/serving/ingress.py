@@ -4,6 +4,7 @@ Every answer that is not a success is `{"error": "..."}` with the status of the 
 or computes; bad input ends here.
 """
 
+import itertools
 import logging
 import math
 import uuid
@@ -61,6 +62,8 @@ class HttpApp:
         self._router = router
         self._metrics = metrics
         self._max_body_bytes = max_body_bytes
+        self._prefix = uuid.uuid4().hex[:12]
+        self._ids = itertools.count()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request over ASGI, or the life of the application."""
@@ -145,7 +148,9 @@ class HttpApp:
         if not inputs:
             raise InvalidInput("the request has no inputs")
         rows = len(next(iter(inputs.values())))
-        query = Query(id=asked.id or uuid.uuid4().hex, target=target, slo=slo, inputs=inputs, rows=rows)
+        query = Query(
+            id=asked.id or f"{self._prefix}{next(self._ids):x}", target=target, slo=slo, inputs=inputs, rows=rows
+        )
         self._check_outputs(target, [x.name for x in asked.outputs])
         answer = await self._router.query(query)
         body, json_bytes = encode_response(target, asked, answer)

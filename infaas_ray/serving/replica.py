@@ -165,7 +165,7 @@ class Replica:
     def _compute(self, batch: Sequence[_Pending]) -> dict[str, Array]:
         """Join the inputs, run the model within its batch limit, join the outputs (on the model's own thread)."""
         if len(batch) == 1:
-            inputs = dict(batch[0].inputs)
+            inputs = {name: np.asarray(x) for name, x in batch[0].inputs.items()}
         else:
             inputs = {name: np.concatenate([x.inputs[name] for x in batch]) for name in batch[0].inputs}
         rows = sum(x.rows for x in batch)

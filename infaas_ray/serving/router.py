@@ -1,9 +1,9 @@
 """A router: chooses a replica for each query, sends it there, and accounts for it.
 
 It holds a snapshot of the routing table and its own view of each replica's load; nothing else. A query that enters
-leaves exactly once, as answered, rejected, expired or failed, and is counted as that. A replica that is lost takes
-no query with it: its queries are selected anew while their bound allows. Free of Ray: the controller and the actors
-behind the fallback are reached through the functions given to the constructor.
+leaves exactly once, as answered, rejected, expired, failed or cancelled (its client went away), and is counted so.
+A replica that is lost takes no query with it: its queries are selected anew while their bound allows. Free of Ray:
+the controller and the actors behind the fallback are reached through the functions given to the constructor.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ from infaas_ray.policy.routing import ReadyReplica, RoutingTable
 from infaas_ray.policy.selection import Dispatch, Load, Reject, ReplicaLoad, SelectionIndex, Verdict, explain, select
 from infaas_ray.serving.channel import Connection, Reply, connect
 
-OUTCOMES = ("answered", "rejected", "expired", "failed")
+OUTCOMES = ("answered", "rejected", "expired", "failed", "cancelled")
 _MAX_WAIT_S = 60.0  # for a query without a latency bound, while its variant loads
 _HANG_S = 10.0  # after the bound, a replica that says nothing is taken for hung
 _FORGIVING = 0.05  # how much of an idle replica's slowdown is forgotten with each report
@@ -141,7 +141,7 @@ class Router:
         VariantFailed afterwards, each counted.
         """
         self.check(query)
-        self.counts["accepted"] += 1
+        self.counts["accepted"] += query.bundle
         outcome = "failed"
         answer: Answer | None = None
         try:
@@ -154,9 +154,16 @@ class Router:
         except DeadlineExceeded:
             outcome = "expired"
             raise
+        except asyncio.CancelledError:
+            outcome = "cancelled"
+            raise
         finally:
-            self.counts[outcome] += 1
+            self.counts[outcome] += query.bundle
             self.on_outcome(outcome, query, answer)
+
+    def takes(self, target: str, rows: int, slo: SLO) -> bool:
+        """Whether a replica would take such a query now."""
+        return isinstance(select(target, rows, slo, self._index, self._loads), Dispatch)
 
     def explain(self, target: str, rows: int, slo: SLO) -> tuple[Verdict, ...]:
         """Every candidate for such a query now, and why it would win or lose."""

@@ -129,7 +129,18 @@ class RouterActor:
                 verdicts = self._router.explain(fields["target"], fields["rows"], slo)
                 call.reply({"candidates": [dataclasses.asdict(x) for x in verdicts]}, {})
                 return
-            query = Query(id=fields["id"], target=fields["target"], slo=slo, inputs=call.arrays, rows=fields["rows"])
+            bundle = fields["bundle"]
+            if bundle > 1 and not self._router.takes(fields["target"], fields["rows"], slo):
+                call.reply({"split": True}, {})  # too much at once, perhaps; its parts are asked on their own
+                return
+            query = Query(
+                id=fields["id"],
+                target=fields["target"],
+                slo=slo,
+                inputs=call.arrays,
+                rows=fields["rows"],
+                bundle=bundle,
+            )
             answer = await self._router.query(query)
             call.reply({name: getattr(answer, name) for name in _ANSWER_FIELDS}, answer.outputs)
         except Exception as error:
