@@ -312,13 +312,15 @@ class SLO:
     """What a query asks for; None means "any".
 
     `latency_s` bounds the time from arrival at the router to the answer, `min_accuracy` is in 0..1, and
-    `max_usd_per_1k` is the greatest price of 1,000 such queries.
+    `max_usd_per_1k` is the greatest price of 1,000 such queries. An `offline` query runs on spare capacity: it stands
+    behind every online one.
     """
 
     latency_s: float | None = None
     min_accuracy: float | None = None
     max_usd_per_1k: float | None = None
     on_miss: OnMiss = OnMiss.REJECT
+    offline: bool = False
 
     def __post_init__(self) -> None:
         _check_number("latency", self.latency_s, 0, 86_400, open_low=True)

@@ -14,7 +14,7 @@ from infaas_ray.domain import DATATYPES, SLO, Answer, Array, OnMiss, TensorSpec,
 from infaas_ray.errors import InvalidInput
 
 JSON_LENGTH_HEADER = "inference-header-content-length"
-SLO_PARAMETERS = ("latency_ms", "min_accuracy", "max_usd_per_1k", "on_miss", "explain")
+SLO_PARAMETERS = ("latency_ms", "min_accuracy", "max_usd_per_1k", "on_miss", "offline")
 SLO_HEADERS = {
     "x-slo-latency-ms": "latency_ms",
     "x-slo-min-accuracy": "min_accuracy",
@@ -190,6 +190,7 @@ def slo_of(parameters: Mapping[str, Any], headers: Mapping[str, str]) -> SLO:
         min_accuracy=given.get("min_accuracy"),
         max_usd_per_1k=given.get("max_usd_per_1k"),
         on_miss=OnMiss(on_miss),
+        offline=_flag("offline", given.get("offline", False)),
     )
 
 
@@ -197,6 +198,12 @@ def _number(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidInput(f"{name} must be a number, not {value!r}")
     return float(value)
+
+
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidInput(f"{name} must be true or false, not {value!r}")
+    return value
 
 
 def _header_value(name: str, text: str) -> str | float:

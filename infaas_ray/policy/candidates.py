@@ -21,13 +21,21 @@ MAX_QUEUE_S = 30.0  # a replica with more work ahead is refused, even to queries
 class ReplicaLoad:
     """What a router knows of one replica; the router changes it.
 
-    `rows_in_flight`: rows sent there and not answered, by this router or, as far as reported, by others.
+    `rows_in_flight`: online rows that this router sent there and that are not answered; `rows_offline`: the same of
+    offline rows, which online ones overtake; `rows_elsewhere`: what other routers have there, as far as reported.
     `slowdown`: measured over profiled latency, smoothed. An entry under the name of a *variant* counts the rows that
     wait until it is loaded.
     """
 
     rows_in_flight: int = 0
     slowdown: float = 1.0
+    rows_elsewhere: int = 0
+    rows_offline: int = 0
+
+    def ahead(self, offline: bool) -> int:
+        """Rows that stand before a new query."""
+        online = self.rows_in_flight + self.rows_elsewhere
+        return online + self.rows_offline if offline else online
 
 
 IDLE = ReplicaLoad()
@@ -63,6 +71,7 @@ class Ask:
     max_usd: float
     on_miss: OnMiss
     table_age_s: float
+    offline: bool
 
 
 def ask_of(target: str, rows: int, slo: SLO, waited_s: float, table_age_s: float) -> Ask:
@@ -70,7 +79,7 @@ def ask_of(target: str, rows: int, slo: SLO, waited_s: float, table_age_s: float
     bound = inf if slo.latency_s is None else slo.latency_s
     least = 0.0 if slo.min_accuracy is None else slo.min_accuracy
     most = inf if slo.max_usd_per_1k is None else slo.max_usd_per_1k
-    return Ask(target, rows, bound, bound - waited_s, least, most, slo.on_miss, table_age_s)
+    return Ask(target, rows, bound, bound - waited_s, least, most, slo.on_miss, table_age_s, slo.offline)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,17 +163,19 @@ class SelectionIndex:
 # ---- estimates -------------------------------------------------------------------------------------------------
 
 
-def ahead_s(candidate: Candidate, load: ReplicaLoad) -> float:
+def ahead_s(candidate: Candidate, load: ReplicaLoad, offline: bool) -> float:
     """Seconds of work before a new query at a replica with that load."""
-    return load.rows_in_flight / candidate.rate_qps * load.slowdown
+    return load.ahead(offline) / candidate.rate_qps * load.slowdown
 
 
-def finish_s(candidate: Candidate, rows: int, load: ReplicaLoad) -> float:
+def finish_s(candidate: Candidate, rows: int, load: ReplicaLoad, offline: bool = False) -> float:
     """Expected seconds until `rows` rows are answered at a replica with that load; infinite where its queue is full.
 
     Work ahead at the saturation rate, then the batch that the query will share with what is queued.
     """
-    queued = load.rows_in_flight
+    queued = load.rows_in_flight + load.rows_elsewhere
+    if offline:
+        queued += load.rows_offline
     ahead = queued / candidate.rate_qps * load.slowdown
     if ahead > MAX_QUEUE_S:
         return inf
@@ -174,11 +185,13 @@ def finish_s(candidate: Candidate, rows: int, load: ReplicaLoad) -> float:
     return ahead + candidate.latency_s(batch) * load.slowdown
 
 
-def quickest(candidate: Candidate, rows: int, loads: Mapping[str, ReplicaLoad]) -> tuple[float, str]:
+def quickest(
+    candidate: Candidate, rows: int, loads: Mapping[str, ReplicaLoad], offline: bool = False
+) -> tuple[float, str]:
     """The least expected finish among the ready replicas and whose it is; (inf, "") where all queues are full."""
     best, who = inf, ""
     for replica in candidate.replicas:
-        expected = finish_s(candidate, rows, loads.get(replica, IDLE))
+        expected = finish_s(candidate, rows, loads.get(replica, IDLE), offline)
         if expected < best:
             best, who = expected, replica
     return best, who
@@ -186,7 +199,7 @@ def quickest(candidate: Candidate, rows: int, loads: Mapping[str, ReplicaLoad]) 
 
 def loaded_s(candidate: Candidate, ask: Ask, loads: Mapping[str, ReplicaLoad]) -> float:
     """Expected seconds until the answer if the query waits for the variant to be loaded, behind those that do."""
-    return eta_s(candidate, ask) + finish_s(candidate, ask.rows, loads.get(candidate.name, IDLE))
+    return eta_s(candidate, ask) + finish_s(candidate, ask.rows, loads.get(candidate.name, IDLE), ask.offline)
 
 
 def eta_s(candidate: Candidate, ask: Ask) -> float:

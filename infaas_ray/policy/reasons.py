@@ -43,7 +43,7 @@ def _never(candidate: Candidate, ask: Ask) -> str | None:
 
 
 def _not_ready(candidate: Candidate, ask: Ask, loads: Mapping[str, ReplicaLoad]) -> str | None:
-    expected, _ = quickest(candidate, ask.rows, loads)
+    expected, _ = quickest(candidate, ask.rows, loads, ask.offline)
     if expected == inf:
         return f"busy: every replica has more than {duration(MAX_QUEUE_S)} of work ahead"
     if expected > ask.left_s:

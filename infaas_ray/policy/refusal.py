@@ -97,12 +97,12 @@ def _retry_after_s(
 
 def _excess_s(candidate: Candidate, ask: Ask, load: ReplicaLoad) -> float:
     """By how much a replica's backlog is too long for this query, were it to arrive now."""
-    ahead = ahead_s(candidate, load)
+    ahead = ahead_s(candidate, load, ask.offline)
     too_full = ahead - MAX_QUEUE_S
     if ask.bound_s == inf or ask.on_miss is OnMiss.LATE:
         return too_full
     alone = finish_s(candidate, ask.rows, ReplicaLoad(0, load.slowdown))
     if alone > ask.bound_s:  # slower than its profile: no backlog to wait for, only for it to recover
         return RECOVERY_S
-    expected = finish_s(candidate, ask.rows, load) if too_full <= 0 else ahead + alone
+    expected = finish_s(candidate, ask.rows, load, ask.offline) if too_full <= 0 else ahead + alone
     return max(too_full, expected - ask.bound_s)

@@ -96,7 +96,7 @@ def select(
             break
         if candidate.accuracy < least or candidate.latency_s(rows) > left:
             continue
-        expected, replica = quickest(candidate, rows, loads)
+        expected, replica = quickest(candidate, rows, loads, slo.offline)
         if replica and expected <= left:
             if wanted is None or candidate.order < wanted.order:
                 wanted = candidate
@@ -156,7 +156,7 @@ def _degraded(
     for candidate in short.most_accurate:
         if candidate.usd_per_1k > ask.max_usd or candidate.accuracy >= ask.min_accuracy:
             continue
-        expected, replica = quickest(candidate, ask.rows, loads)
+        expected, replica = quickest(candidate, ask.rows, loads, ask.offline)
         if replica and expected <= ask.left_s:
             return Dispatch(replica=replica, variant=candidate.name, expected_s=expected, degraded=True, wanted=wanted)
     loadable = [x for x in short.unready if x.usd_per_1k <= ask.max_usd and x.blocked is None]
@@ -171,7 +171,7 @@ def _late(short: Shortlist, ask: Ask, loads: Mapping[str, ReplicaLoad], wanted: 
     """The earliest answer at the asked accuracy and price, ready before loadable; full queues stay closed."""
     affordable = [x for x in short.ready if x.usd_per_1k <= ask.max_usd and x.accuracy >= ask.min_accuracy]
     expected, replica, variant = min(
-        ((*quickest(x, ask.rows, loads), x.name) for x in affordable), default=(inf, "", "")
+        ((*quickest(x, ask.rows, loads, ask.offline), x.name) for x in affordable), default=(inf, "", "")
     )
     if replica:
         return Dispatch(replica=replica, variant=variant, expected_s=expected, wanted=wanted)
@@ -242,7 +242,7 @@ def _verdict(
     loads: Mapping[str, ReplicaLoad],
 ) -> Verdict:
     if candidate.replicas:
-        expected, _ = quickest(candidate, ask.rows, loads)
+        expected, _ = quickest(candidate, ask.rows, loads, ask.offline)
     else:
         expected = inf if candidate.blocked is not None else loaded_s(candidate, ask, loads)
     lost = why_not(candidate, ask, loads)

@@ -60,9 +60,10 @@ class System:
         min_accuracy: float | None = None,
         max_usd_per_1k: float | None = None,
         on_miss: str = "reject",
+        offline: bool = False,
     ) -> Answer:
         """Answer one query of one or more rows. Raises the errors of `infaas_ray.errors`."""
-        slo = make_slo(latency_ms, min_accuracy, max_usd_per_1k, on_miss)
+        slo = make_slo(latency_ms, min_accuracy, max_usd_per_1k, on_miss, offline)
         outcome = self._wait(self._ask(target, inputs, slo))
         if isinstance(outcome, InfaasError):
             raise outcome
@@ -77,9 +78,10 @@ class System:
         min_accuracy: float | None = None,
         max_usd_per_1k: float | None = None,
         on_miss: str = "reject",
+        offline: bool = False,
     ) -> Future[Outcome]:
         """Ask one query and go on; the future gives its answer, or its error as a value."""
-        slo = make_slo(latency_ms, min_accuracy, max_usd_per_1k, on_miss)
+        slo = make_slo(latency_ms, min_accuracy, max_usd_per_1k, on_miss, offline)
         return asyncio.run_coroutine_threadsafe(self._ask(target, inputs, slo), self._loop)
 
     def query_many(
@@ -93,6 +95,7 @@ class System:
         min_accuracy: float | None = None,
         max_usd_per_1k: float | None = None,
         on_miss: str = "reject",
+        offline: bool = False,
         progress: bool = False,
     ) -> Iterator[Outcome]:
         """Ask many queries and yield their outcomes in the order of the queries.
@@ -101,7 +104,7 @@ class System:
         any iterable with the inputs of one query per item. At most `window` messages are under way at once. A query
         that is not answered yields its error instead of raising it, so that none is lost. `progress` draws a bar.
         """
-        slo = make_slo(latency_ms, min_accuracy, max_usd_per_1k, on_miss)
+        slo = make_slo(latency_ms, min_accuracy, max_usd_per_1k, on_miss, offline)
         parts, total = _parts(inputs, rows_per_query)
         waiting: deque[Future[list[Outcome]]] = deque()
         with _bar(progress, target, total) as advance:
@@ -123,10 +126,11 @@ class System:
         min_accuracy: float | None = None,
         max_usd_per_1k: float | None = None,
         on_miss: str = "reject",
+        offline: bool = False,
         progress: bool = False,
     ) -> Iterator[tuple[int, Outcome]]:
         """Like `query_many`, but yield each outcome as soon as it is there, with the number of its query (from 0)."""
-        slo = make_slo(latency_ms, min_accuracy, max_usd_per_1k, on_miss)
+        slo = make_slo(latency_ms, min_accuracy, max_usd_per_1k, on_miss, offline)
         parts, total = _parts(inputs, rows_per_query)
         ready: SimpleQueue[tuple[int, list[Outcome]]] = SimpleQueue()
         under_way = first = 0
@@ -209,12 +213,24 @@ class System:
         self.close()
 
 
-def make_slo(latency_ms: float | None, min_accuracy: float | None, max_usd_per_1k: float | None, on_miss: str) -> SLO:
+def make_slo(
+    latency_ms: float | None,
+    min_accuracy: float | None,
+    max_usd_per_1k: float | None,
+    on_miss: str,
+    offline: bool = False,
+) -> SLO:
     """An SLO from the units that people use. Raises InvalidInput."""
     if on_miss not in list(OnMiss):
         raise InvalidInput(f"on_miss must be one of {', '.join(OnMiss)}, not {on_miss!r}")
     latency_s = latency_ms / 1e3 if isinstance(latency_ms, int | float) else latency_ms
-    return SLO(latency_s=latency_s, min_accuracy=min_accuracy, max_usd_per_1k=max_usd_per_1k, on_miss=OnMiss(on_miss))
+    return SLO(
+        latency_s=latency_s,
+        min_accuracy=min_accuracy,
+        max_usd_per_1k=max_usd_per_1k,
+        on_miss=OnMiss(on_miss),
+        offline=offline,
+    )
 
 
 def slo_fields(slo: SLO) -> dict[str, Any]:
@@ -224,6 +240,7 @@ def slo_fields(slo: SLO) -> dict[str, Any]:
         "min_accuracy": slo.min_accuracy,
         "max_usd_per_1k": slo.max_usd_per_1k,
         "on_miss": str(slo.on_miss),
+        "offline": slo.offline,
     }
 
 

@@ -88,7 +88,7 @@ class Router:
         if replica in self._replicas:
             return  # it came back
         load = self._loads.get(replica)
-        if load is not None and load.rows_in_flight > 0:
+        if load is not None and load.rows_in_flight + load.rows_offline > 0:
             asyncio.get_running_loop().call_later(0.5, self._retire, replica)
             return
         self._loads.pop(replica, None)
@@ -108,8 +108,9 @@ class Router:
         for connection in list(self._connections.values()):
             connection.drop_silent()
         for load in self._loads.values():
-            if load.rows_in_flight == 0:  # what is avoided for being slow is forgiven by and by, and so tried again
-                load.slowdown += _FORGIVING * (1.0 - load.slowdown)
+            if load.ahead(offline=True) - load.rows_elsewhere == 0:  # no answers come from there to learn from
+                load.slowdown += _FORGIVING * (1.0 - load.slowdown)  # so what was slow is tried again by and by
+                load.rows_elsewhere //= 2
         for counter in self._window.values():
             counter.clear()
         return report
@@ -213,7 +214,7 @@ class Router:
         left_s = max(0.0, _patience_s(query.slo) - waited_s)
         changed = self._changed
         waiting = self._loads.setdefault(load.variant, ReplicaLoad())
-        waiting.rows_in_flight += query.rows
+        _hold(waiting, query, query.rows)
         self._request_load(load.variant, left_s)
         try:
             await asyncio.wait_for(changed.wait(), left_s)
@@ -221,11 +222,11 @@ class Router:
             if query.slo.latency_s is None:
                 raise Unavailable(f"{load.variant} did not load within {_MAX_WAIT_S:.0f} s", load.expected_s) from None
         finally:
-            waiting.rows_in_flight -= query.rows
+            _hold(waiting, query, -query.rows)
 
     async def _dispatch(self, to: Dispatch, query: Query, arrived: float) -> Answer:
         load = self._loads[to.replica]
-        load.rows_in_flight += query.rows
+        _hold(load, query, query.rows)
         self._window["served"][to.variant] += query.rows
         try:
             reply = await self._call(to.replica, query, arrived)
@@ -233,7 +234,7 @@ class Router:
             self._mark_lost(to.replica)
             raise
         finally:
-            load.rows_in_flight -= query.rows
+            _hold(load, query, -query.rows)
         return self._answer(to, query, reply, arrived)
 
     async def _call(self, replica: str, query: Query, arrived: float) -> Reply:
@@ -244,7 +245,11 @@ class Router:
                 connection = await self._open(entry)
             except ReplicaLost:
                 return await self._fallback(entry, query, _remaining_s(query.slo, arrived))
-        fields = {"rows": query.rows, "remaining_s": _remaining_s(query.slo, arrived)}
+        fields = {
+            "rows": query.rows,
+            "remaining_s": _remaining_s(query.slo, arrived),
+            "offline": query.slo.offline,
+        }
         return await connection.call("infer", fields, query.inputs, _patience_s(query.slo) + _HANG_S)
 
     async def _open(self, entry: ReadyReplica) -> Connection:
@@ -272,6 +277,7 @@ class Router:
         compute_s: float = numbers["compute_s"]
         latency_s = time.monotonic() - arrived
         load = self._loads[to.replica]
+        load.rows_elsewhere = max(0, numbers["queued_rows"] - load.rows_in_flight - load.rows_offline)
         ratio = compute_s / offer.profile.latency_s(numbers["batch_rows"])
         load.slowdown += _SMOOTHING * (max(0.5, min(10.0, ratio)) - load.slowdown)
         slo = query.slo
@@ -305,3 +311,11 @@ def _remaining_s(slo: SLO, arrived: float) -> float | None:
     if slo.latency_s is None or slo.on_miss is OnMiss.LATE:
         return None
     return slo.latency_s - (time.monotonic() - arrived)
+
+
+def _hold(load: ReplicaLoad, query: Query, rows: int) -> None:
+    """Count rows into a load, or out of it where negative."""
+    if query.slo.offline:
+        load.rows_offline += rows
+    else:
+        load.rows_in_flight += rows

@@ -107,7 +107,7 @@ class RouterActor:
         """Ask a replica that the channel cannot reach through its actor."""
         try:
             actor = ray.get_actor(PREFIX + replica.id, self._settings.cluster.namespace)
-            fields, arrays = await actor.infer.remote(dict(query.inputs), query.rows, remaining_s)
+            fields, arrays = await actor.infer.remote(dict(query.inputs), query.rows, remaining_s, query.slo.offline)
         except (RayActorError, ValueError) as error:
             raise ReplicaLost(f"replica {replica.id} is gone: {error}") from None
         except RayTaskError as error:
