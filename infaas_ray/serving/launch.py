@@ -140,7 +140,7 @@ def _start_head(settings: Settings) -> Run:
     command += ["--node-ip-address=127.0.0.1", f"--temp-dir={folder}", "--include-dashboard=false"]
     command += ["--disable-usage-stats", f"--ray-client-server-port={_free_port()}"]
     command += [f"--num-cpus={settings.cluster.cpus or os.cpu_count()}"]
-    environment = os.environ | _environment(token)
+    environment = os.environ | _environment(token) | _proxy_environment(settings, folder)
     with (settings.home / "ray.log").open("wb") as log:
         head = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
     run = Run(
@@ -165,6 +165,24 @@ def _environment(token: str) -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
         "RAY_DEDUP_LOGS": "0",
+    }
+
+
+def _proxy_environment(settings: Settings, folder: str) -> dict[str, str]:
+    """Ray Serve's switches for HAProxy with throughput mode; its files and ports are this cluster's own."""
+    if settings.http.proxy != "haproxy":
+        return {}
+    prefix = "RAY_SERVE_HAPROXY_"
+    return {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_PROXY_USE_GRPC": "1",
+        f"{prefix}CONFIG_FILE_LOC": f"{folder}/haproxy/haproxy.cfg",
+        f"{prefix}SOCKET_PATH": f"{folder}/haproxy/admin.sock",
+        f"{prefix}SERVER_STATE_BASE": f"{folder}/haproxy",
+        f"{prefix}SERVER_STATE_FILE": f"{folder}/haproxy/server-state",
+        f"{prefix}METRICS_PORT": str(_free_port()),
+        f"{prefix}STATS_PORT": str(_free_port()),
     }
 
 
