@@ -7,12 +7,13 @@ because selection and its explanation must agree on it.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from math import inf
 
 from infaas_ray.domain import SLO, OnMiss
 from infaas_ray.errors import UnknownTarget, one_of
 from infaas_ray.policy.latency import LatencyCurve
-from infaas_ray.policy.routing import Offer, RoutingTable
+from infaas_ray.policy.routing import Offer, ReadyReplica, RoutingTable
 
 MAX_QUEUE_S = 30.0  # a replica with more work ahead is refused, even to queries without a latency bound
 
@@ -39,6 +40,17 @@ class ReplicaLoad:
 
 
 IDLE = ReplicaLoad()
+
+_OVERLOADED_S = 0.8  # of work ahead; INFaaS's prototype calls a worker overloaded from here
+_INTERFERED = 1.5  # times slower than profiled; its prototype has 2.5 on CPU and 1.5 on GPU, for means
+
+
+class Condition(StrEnum):
+    """How a ready replica fares."""
+
+    STEADY = "steady"
+    OVERLOADED = "overloaded"  # more work ahead than it gets done soon
+    INTERFERED = "interfered"  # slower than profiled without being overloaded: neighbours, caches, a throttled machine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +134,10 @@ class SelectionIndex:
         """The offer of a variant of this table's catalogue."""
         return self.table.catalog.offers[variant]
 
+    def condition(self, replica: ReadyReplica, load: "ReplicaLoad") -> Condition:
+        """How a replica of this table fares with that load."""
+        return condition(self._candidate(replica.variant), load)
+
     def _shorten(self, target: str) -> Shortlist:
         names = self._targets.get(target)
         if names is None:
@@ -183,6 +199,17 @@ def finish_s(candidate: Candidate, rows: int, load: ReplicaLoad, offline: bool =
     if batch > limit:
         batch = max(limit, rows)
     return ahead + candidate.latency_s(batch) * load.slowdown
+
+
+def condition(candidate: Candidate, load: ReplicaLoad) -> Condition:
+    """Which of the original's states a replica is in, from what was measured of it.
+
+    Selection needs no name for it: a slow replica's expected finish is long, so it is avoided, and its slowdown is
+    forgotten while it idles, so it is tried again. The name is for people.
+    """
+    if ahead_s(candidate, load, offline=True) > _OVERLOADED_S:
+        return Condition.OVERLOADED
+    return Condition.INTERFERED if load.slowdown > _INTERFERED else Condition.STEADY
 
 
 def quickest(

@@ -88,16 +88,9 @@ class Controller:
         if not isinstance(event, TrafficReported | WorkerReported):
             self._wake.set()
 
-    async def report_traffic(
-        self, traffic: TrafficReported, counts: dict[str, int], address: str, direct_url: str
-    ) -> None:
-        """A router's last window, what became of its queries so far, and where it listens (channel, and HTTP)."""
-        self._routers[traffic.router] = {
-            "counts": counts,
-            "address": address,
-            "direct_url": direct_url,
-            "seen": time.monotonic(),
-        }
+    async def report_traffic(self, traffic: TrafficReported, about: dict[str, Any]) -> None:
+        """A router's last window, and about itself: fates of its queries, conditions of replicas, its addresses."""
+        self._routers[traffic.router] = about | {"seen": time.monotonic()}
         self._report(traffic)
 
     async def report_worker(self, report: WorkerReported) -> None:
@@ -216,6 +209,7 @@ class Controller:
         for router in self._routers.values():
             for name, count in router["counts"].items():
                 totals[name] = totals.get(name, 0) + count
+        conditions = {name: state for x in self._routers.values() for name, state in x["conditions"].items()}
         fleet = self._autoscaler.fleet
         return {
             "controller_pid": os.getpid(),
@@ -229,6 +223,7 @@ class Controller:
                     "variant": x.variant,
                     "state": str(x.state),
                     "worker": x.worker,
+                    "condition": conditions.get(x.id, ""),
                     "pid": self._replicas.pid(x.id),
                 }
                 for x in fleet.replicas.values()

@@ -25,6 +25,7 @@ from infaas_ray.errors import (
     Unsatisfiable,
     one_of,
 )
+from infaas_ray.policy.candidates import Condition
 from infaas_ray.policy.messages import TrafficReported
 from infaas_ray.policy.routing import ReadyReplica, RoutingTable
 from infaas_ray.policy.selection import Dispatch, Load, Reject, ReplicaLoad, SelectionIndex, Verdict, explain, select
@@ -295,6 +296,15 @@ class Router:
             batch_rows=numbers["batch_rows"],
             slo_met=not to.degraded and (slo.latency_s is None or latency_s <= slo.latency_s),
         )
+
+    def conditions(self) -> dict[str, str]:
+        """The replicas that are overloaded or interfered, as this router sees them."""
+        found: dict[str, str] = {}
+        for replica in self._replicas.values():
+            state = self._index.condition(replica, self._loads[replica.id])
+            if state is not Condition.STEADY:
+                found[replica.id] = str(state)
+        return found
 
     def status(self) -> Mapping[str, int]:
         """How many queries were accepted, and what became of them."""

@@ -92,9 +92,14 @@ class RouterActor:
     async def _report(self) -> None:
         while True:
             await asyncio.sleep(_REPORT_S)
-            traffic, counts = self._router.traffic(), dict(self._router.status())
+            about = {
+                "counts": dict(self._router.status()),
+                "conditions": self._router.conditions(),
+                "address": self._address,
+                "direct_url": self._direct_url,
+            }
             with contextlib.suppress(RayError, ValueError):
-                await self._controller().report_traffic.remote(traffic, counts, self._address, self._direct_url)
+                await self._controller().report_traffic.remote(self._router.traffic(), about)
 
     def _request_load(self, variant: str, within_s: float | None) -> None:
         now = time.monotonic()
