@@ -32,6 +32,7 @@ from infaas_ray.variants.generator import GenerationOptions
 from infaas_ray.variants.registration import register
 
 BATCH = 16
+LARGE_FLOATS = 3 * 224 * 224  # 602 KB, an image
 _NOOP_S = {1: 20e-6, BATCH: 40e-6}  # about what the fake runtime takes to repeat its input
 
 
@@ -43,11 +44,9 @@ def free_port() -> int:
         return port
 
 
-def bench_settings(home: Path, keep_warm: str | None = None) -> Settings:
-    """Settings of a benchmark's system: a free port, and exactly one replica of `keep_warm`, if given."""
-    scaling: dict[str, object] = {"strategy": "static", "max_replicas_per_variant": 1}
-    if keep_warm is not None:
-        scaling["keep_warm"] = {keep_warm: 1}
+def bench_settings(home: Path, *keep_warm: str) -> Settings:
+    """Settings of a benchmark's system: a free port, and exactly one replica of each of `keep_warm`."""
+    scaling = {"strategy": "static", "max_replicas_per_variant": 1, "keep_warm": dict.fromkeys(keep_warm, 1)}
     flags = {"home": home.resolve(), "http": {"port": free_port()}, "cluster": {"cpus": 2}, "scaling": scaling}
     return load_settings(flags=flags, environment={})
 
@@ -77,27 +76,34 @@ def artifact_of(settings: Settings, architecture: str) -> Path | None:
     return repository_at(settings.repository).fetch(found[0][0].artifact) if found else None
 
 
-def register_noop(settings: Settings, inner_shape: tuple[int, ...] = (4,)) -> None:
-    """Offer the no-op: the fake runtime, which takes no time here and repeats x as y."""
+def register_noop(settings: Settings) -> None:
+    """Offer `noop` (4 floats in, the same out) and `noop-large` (600 KB in, one float out).
+
+    Both are the fake runtime, which takes no time here.
+    """
     settings.home.mkdir(parents=True, exist_ok=True)
-    x = TensorSpec(name="x", datatype="FP32", shape=(-1, *inner_shape))
-    y = TensorSpec(name="y", datatype="FP32", shape=(-1, *inner_shape))
     with contextlib.closing(Metadata(settings.metadata_url)) as metadata:
-        if metadata.variants("noop"):
-            return
-        file = settings.home / "noop.json"
-        file.write_bytes(msgspec.json.encode(FakeModel(outputs={"y": "x"})))
-        variant = Variant(
-            architecture="noop",
-            runtime="fake",
-            precision="fp32",
-            batch_limit=BATCH,
-            artifact=repository_at(settings.repository).put(file),
-            artifact_bytes=file.stat().st_size,
-        )
-        use_case = UseCase(task="repeat", dataset="numbers")
-        metadata.add_architecture(Architecture(name="noop", use_case=use_case, inputs=(x,), outputs=(y,)))
-        metadata.put_variant(variant, _noop_profile(variant))
+        if not metadata.variants("noop"):
+            _offer(settings, metadata, "noop", (4, 4), FakeModel(outputs={"y": "x"}))
+            _offer(settings, metadata, "noop-large", (LARGE_FLOATS, 1), FakeModel(outputs={"y": 0.0}))
+
+
+def _offer(settings: Settings, metadata: Metadata, name: str, widths: tuple[int, int], model: FakeModel) -> None:
+    x = TensorSpec(name="x", datatype="FP32", shape=(-1, widths[0]))
+    y = TensorSpec(name="y", datatype="FP32", shape=(-1, widths[1]))
+    file = settings.home / f"{name}.json"
+    file.write_bytes(msgspec.json.encode(model))
+    variant = Variant(
+        architecture=name,
+        runtime="fake",
+        precision="fp32",
+        batch_limit=BATCH,
+        artifact=repository_at(settings.repository).put(file),
+        artifact_bytes=file.stat().st_size,
+    )
+    use_case = UseCase(task=f"{name}-task", dataset="numbers")
+    metadata.add_architecture(Architecture(name=name, use_case=use_case, inputs=(x,), outputs=(y,)))
+    metadata.put_variant(variant, _noop_profile(variant))
 
 
 def _noop_profile(variant: Variant) -> Profile:

@@ -62,7 +62,7 @@ def demo_workload(name: str, cache: Path, say: Callable[[str], None]) -> Workloa
 
 def home_of(workload: Workload, cache: Path) -> Settings:
     """Settings of the system of ours that serves this workload alone."""
-    return bench_settings(cache / workload.name, keep_warm=workload.architecture)
+    return bench_settings(cache / workload.name, workload.architecture)
 
 
 def _demo_model(architecture: str, folder: Path, say: Callable[[str], None]) -> DemoModel:
