@@ -4,6 +4,7 @@ Rule: a number that is compared is the median of several repetitions, and its le
 """
 
 import datetime
+import math
 import os
 import platform
 import statistics
@@ -36,7 +37,7 @@ def ratios(numerators: Sequence[float], denominators: Sequence[float]) -> Spread
 
 def percentile(ordered: Sequence[float], share: float) -> float:
     """The value below which `share` (0..1) of an ascending, non-empty sequence lies: nearest rank, never invented."""
-    return ordered[min(len(ordered) - 1, max(0, round(share * len(ordered) + 0.5) - 1))]
+    return ordered[min(len(ordered) - 1, max(0, math.ceil(share * len(ordered)) - 1))]
 
 
 def figure(value: float) -> str:

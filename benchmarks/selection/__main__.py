@@ -43,7 +43,9 @@ def main() -> None:
         built_ms = (perf_counter_ns() - started) / 1e6
         cold, ways = decide_all(world, indexes[size])
         said = ", ".join(f"{name} {count / len(cold):.1%}" for name, count in ways.most_common())
-        print(f"{size[0]:,} variants: index in {built_ms:.1f} ms; slowest first decision {cold[-1] / 1e3:.1f} ms; {said}")
+        print(
+            f"{size[0]:,} variants: index in {built_ms:.1f} ms; slowest first decision {cold[-1] / 1e3:.1f} ms; {said}"
+        )
     for _ in range(options.repetitions):
         for size, world in worlds.items():
             times, _ = decide_all(world, indexes[size])

@@ -106,7 +106,7 @@ def _replicas(variants: list[str], count: int, rng: random.Random) -> tuple[Read
 
 
 def _ask(table: RoutingTable, rng: random.Random) -> Ask:
-    """Half the queries name a use case, 3 in 10 an architecture, 2 in 10 a variant; the latter two mostly loaded ones."""
+    """Half the queries name a use case, 3 in 10 an architecture, 2 in 10 a variant; 9 in 10 a loaded one."""
     catalog = table.catalog
     loaded = rng.random() < 0.9
     variant = rng.choice(table.replicas).variant if loaded else rng.choice(list(catalog.offers))

@@ -19,7 +19,6 @@ from benchmarks.serving import ours
 from benchmarks.serving.generator import MeasurementFailed
 from benchmarks.serving.http import Options
 from infaas_ray.domain import Answer
-from infaas_ray.serving import launch
 from infaas_ray.serving.driver import System
 
 SIZES = ("small", "large")
@@ -39,11 +38,13 @@ class DriverRates:
 
 def measure_driver(options: Options) -> DriverRates:
     """Both sides, `repetitions` times."""
+    from infaas_ray.serving.launch import open_system
+
     found = DriverRates()
     settings = ours.bench_settings(options.cache / "noop", *_TARGET.values())
     ours.register_noop(settings)
     options.say("driver: starting ours and Ray")
-    with ours.running(settings), _ray_calls(options.cache / "logs") as calls, launch.open_system(settings) as system:
+    with ours.running(settings), _ray_calls(options.cache / "logs") as calls, open_system(settings) as system:
         for size in SIZES:
             _until_ready(system, size)
             our_rate(system, size, 0.5)
@@ -109,7 +110,8 @@ def _ray_calls(logs: Path) -> Iterator["subprocess.Popen[str]"]:
 
 
 def _ray_rate(process: "subprocess.Popen[str]", size: str, seconds: float) -> float:
-    assert process.stdin is not None and process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout is not None
     process.stdin.write(f"{size} {seconds}\n")
     process.stdin.flush()
     line = process.stdout.readline()

@@ -23,7 +23,8 @@ class Generator:
 
     def measure(self, job: Job) -> Outcome:
         """Do one job; returns when it is done. Raises MeasurementFailed."""
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.write(msgspec.json.encode(job) + b"\n")
         self._process.stdin.flush()
         line = self._process.stdout.readline()
@@ -37,7 +38,8 @@ class Generator:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.close()
         try:
             self._process.wait(5.0)

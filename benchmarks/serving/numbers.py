@@ -105,7 +105,8 @@ def open_table(found: OpenLoop) -> str:
     for door, fraction in found.outcomes:
         runs = found.outcomes[door, fraction]
         shares = [
-            str(spread([getattr(x, part) / x.offered for x in runs])) for part in ("on_time", "late", "refused", "failed")
+            str(spread([getattr(x, part) / x.offered for x in runs]))
+            for part in ("on_time", "late", "refused", "failed")
         ]
         cells = [door, f"{fraction:g}", str(spread([x.offered / x.seconds for x in runs])), *shares]
         cells.append(str(ratios([x.goodput for x in runs], found.capacity[door])))

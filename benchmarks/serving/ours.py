@@ -7,6 +7,7 @@ import contextlib
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import msgspec
@@ -24,12 +25,14 @@ from infaas_ray.domain import (
     UseCase,
     Variant,
 )
-from infaas_ray.serving import launch
 from infaas_ray.storage.metadata import Metadata
 from infaas_ray.storage.repository import repository_at
 from infaas_ray.variants.fake_runtime import FakeModel
 from infaas_ray.variants.generator import GenerationOptions
 from infaas_ray.variants.registration import register
+
+if TYPE_CHECKING:
+    from infaas_ray.serving.launch import Run
 
 BATCH = 16
 LARGE_FLOATS = 3 * 224 * 224  # 602 KB, an image
@@ -120,8 +123,10 @@ def _noop_profile(variant: Variant) -> Profile:
 
 
 @contextlib.contextmanager
-def running(settings: Settings) -> Iterator[launch.Run]:
+def running(settings: Settings) -> Iterator["Run"]:
     """A system of ours for a while."""
+    from infaas_ray.serving import launch
+
     launch.down(settings)  # one that a broken run has left behind
     run = launch.up(settings)
     try:
@@ -130,7 +135,7 @@ def running(settings: Settings) -> Iterator[launch.Run]:
         launch.down(settings)
 
 
-def doors(run: launch.Run) -> dict[str, tuple[str, int]]:
+def doors(run: "Run") -> dict[str, tuple[str, int]]:
     """Host and port of each door: behind Ray Serve, and the router's own where this version has one."""
     found = {"ours (Serve door)": run.url, "ours (own port)": getattr(run, "direct_url", None) or run.url}
     if found["ours (own port)"] == run.url:
@@ -140,5 +145,6 @@ def doors(run: launch.Run) -> dict[str, tuple[str, int]]:
 
 def _place(url: str) -> tuple[str, int]:
     parts = urlsplit(url)
-    assert parts.hostname is not None and parts.port is not None
+    assert parts.hostname is not None
+    assert parts.port is not None
     return parts.hostname, parts.port

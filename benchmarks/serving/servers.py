@@ -227,12 +227,12 @@ PEERS = {
 def serving(peer: Peer, workload: Workload, logs: Path) -> Iterator[Door]:
     """The peer for a while, answering correctly. Raises MeasurementFailed where it cannot be had."""
     if not peer.python.exists():
-        raise MeasurementFailed(f"{peer.python} is missing; `make .venv-peers` installs the peers")
+        raise MeasurementFailed(f"{peer.python} is missing; `make peers` installs the peers")
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="bp-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         command = [str(peer.python.absolute()), *peer.command(folder, port, workload)]
-        environment = os.environ | _environment(workload, port) | peer.environment(folder)
+        environment = os.environ | _environment(workload, port) | dict(peer.environment(folder))
         logs.mkdir(parents=True, exist_ok=True)
         log = logs / f"{workload.name}-{peer.name.split(' (')[-1].split(',')[0].replace(' ', '-')}.log"
         with log.open("wb") as output:

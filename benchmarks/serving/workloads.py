@@ -66,7 +66,11 @@ def home_of(workload: Workload, cache: Path) -> Settings:
 
 
 def _demo_model(architecture: str, folder: Path, say: Callable[[str], None]) -> DemoModel:
-    made = prepare(folder, lambda file, done, total: say(f"{file} ({done}/{total})") if done < total else None)
+    def tell(file: str, done: int, total: int) -> None:
+        if not (folder / file).exists() and done < total:
+            say(f"making {file}")
+
+    made = prepare(folder, tell)
     return next(x for x in made if x.architecture == architecture)
 
 

@@ -43,7 +43,11 @@ def main() -> None:
     """Answer until the input ends."""
     with tempfile.TemporaryDirectory(prefix="rc-", ignore_cleanup_errors=True) as folder:
         ray.init(
-            "local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
+            "local",
+            num_cpus=2,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
             _temp_dir=folder,
         )
         actor = ray.remote(Model).options(num_cpus=0, enable_task_events=False).remote()

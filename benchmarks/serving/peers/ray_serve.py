@@ -68,7 +68,9 @@ def main() -> None:
             logging_level=logging.ERROR,
             _temp_dir=folder,
         )
-        serve.start(http_options={"host": "127.0.0.1", "port": peer_model.PORT}, logging_config={"log_level": "WARNING"})
+        serve.start(
+            http_options={"host": "127.0.0.1", "port": peer_model.PORT}, logging_config={"log_level": "WARNING"}
+        )
         single = os.environ["BENCH_COMPOSITION"] == "single"
         serve.run(Single.bind() if single else Ingress.bind(Model.bind()), name="bench", route_prefix="/")
         over.wait()
