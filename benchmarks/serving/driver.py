@@ -50,7 +50,7 @@ def measure_driver(options: Options) -> DriverRates:
             our_rate(system, size, 0.5)
             _ray_rate(calls, size, 0.5)
         for repetition in range(options.repetitions):
-            options.say(f"driver: repetition {repetition + 1} of {options.repetitions}")
+            options.repetition("driver", repetition)
             for size in SIZES:
                 found.ours[size].append(our_rate(system, size, options.seconds))
                 found.ray[size].append(_ray_rate(calls, size, options.seconds))

@@ -5,6 +5,7 @@ all of them alike. A value is one repetition; ratios are taken repetition by rep
 """
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,12 +38,18 @@ class Options:
     cache: Path
     say: Callable[[str], None]
 
+    def repetition(self, what: str, number: int) -> None:
+        """Say that a repetition begins, and how loaded the machine is."""
+        load = os.getloadavg()[0]
+        self.say(f"{what}: repetition {number + 1} of {self.repetitions}, load average {load:.1f}")
+
 
 @dataclass(slots=True, kw_only=True)
 class Measured:
     """Per door and number of connections: answers per second and p50, p99 in milliseconds, by repetition.
 
-    `floor` holds the rows per second of the floor; `absent` why a peer is missing.
+    `floor` holds the rows per second of the floor, and `alone` our answers per second by door right after it, with
+    64 connections and before any peer was started; `absent` why a peer is missing.
     """
 
     workload: str
@@ -50,6 +57,7 @@ class Measured:
     p50_ms: dict[tuple[str, int], list[float]] = field(default_factory=dict)
     p99_ms: dict[tuple[str, int], list[float]] = field(default_factory=dict)
     floor: list[float] = field(default_factory=list)
+    alone: dict[str, list[float]] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -105,6 +113,8 @@ def measure_workload(workload: Workload, options: Options, generator: Generator)
     with contextlib.ExitStack() as stack:
         options.say(f"{workload.name}: starting ours")
         doors = list(stack.enter_context(our_system(workload, options.cache)))
+        if workload.file is not None:
+            _beside_the_floor(found, workload, doors, options, generator)
         for key in options.peers:
             peer = PEERS[key]
             options.say(f"{workload.name}: starting {peer.name}")
@@ -118,16 +128,37 @@ def measure_workload(workload: Workload, options: Options, generator: Generator)
             for connections, seconds in _WARM_JOBS:
                 generator.measure(job_for(door, requests[door.name], connections, seconds))
         for repetition in range(options.repetitions):
-            options.say(f"{workload.name}: repetition {repetition + 1} of {options.repetitions}")
-            if workload.file is not None:
-                found.floor.append(floor_rate(workload, options.cache, options.seconds))
+            options.repetition(f"{workload.name}", repetition)
             for connections in CONNECTIONS:
                 for door in doors:
-                    outcome = generator.measure(job_for(door, requests[door.name], connections, options.seconds))
+                    seconds = options.seconds * workload.patience
+                    outcome = generator.measure(job_for(door, requests[door.name], connections, seconds))
                     found.add(door.name, connections, outcome)
     return found
 
 
+def _beside_the_floor(
+    found: Measured, workload: Workload, doors: list[Door], options: Options, generator: Generator
+) -> None:
+    """The floor and our doors in turns, with nothing else of ours running: even idle servers take a share of a core."""
+    seconds = options.seconds * workload.patience
+    for door in doors:
+        generator.measure(job_for(door, door.requests(workload), CONNECTIONS[-1], 1.0))
+    for repetition in range(options.repetitions):
+        options.repetition(f"{workload.name} beside the floor", repetition)
+        found.floor.append(floor_rate(workload, options.cache, seconds))
+        for door in doors:
+            outcome = generator.measure(job_for(door, door.requests(workload), CONNECTIONS[-1], seconds))
+            found.alone.setdefault(door.name, []).append(outcome.rate)
+
+
 def job_for(door: Door, requests: list[bytes], connections: int, seconds: float) -> Job:
     """A closed-loop job."""
-    return Job(host=door.host, port=door.port, requests=requests, connections=connections, seconds=seconds)
+    return Job(
+        host=door.host,
+        port=door.port,
+        requests=requests,
+        connections=connections,
+        seconds=seconds,
+        warm_s=max(0.3, 0.15 * seconds),
+    )

@@ -38,7 +38,7 @@ def measure_open_loop(workload: Workload, options: Options, generator: Generator
         for door in doors:
             generator.measure(job_for(door, door.requests(workload), 64, 2.0))
         for repetition in range(options.repetitions):
-            options.say(f"open loop: repetition {repetition + 1} of {options.repetitions}")
+            options.repetition("open loop", repetition)
             for door in doors:
                 capacity = generator.measure(job_for(door, door.requests(workload), 64, options.seconds * 2)).rate
                 found.capacity.setdefault(door.name, []).append(capacity)
