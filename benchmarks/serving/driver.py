@@ -86,6 +86,7 @@ def _ray_calls(logs: Path) -> Iterator["subprocess.Popen[str]"]:
     script = Path(__file__).parent / "peers" / "ray_calls.py"
     environment = os.environ | {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
     environment["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "1"
+    environment["RAY_worker_niceness"] = "0"
     logs.mkdir(parents=True, exist_ok=True)
     with (logs / "ray-calls.log").open("wb") as log:
         process = subprocess.Popen(

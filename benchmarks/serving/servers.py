@@ -263,6 +263,7 @@ def _environment(workload: Workload, port: int) -> dict[str, str]:
         "PYTHONPATH": str(_PEERS),
         "RAY_AUTH_MODE": "disabled",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_niceness": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
         "NO_COLOR": "1",
     }
