@@ -78,6 +78,19 @@ class Measured:
                 f"{outcome.offered} ({outcome.statuses})"
             )
 
+    def forget(self) -> None:
+        """Forget what was measured to warm up."""
+        for series in (self.rate, self.p50_ms, self.p99_ms):
+            series.clear()
+        self.notes.clear()
+
+    def drop(self, door: str, why: str) -> None:
+        """Leave a door out, with everything measured of it."""
+        self.absent[door] = why
+        for series in (self.rate, self.p50_ms, self.p99_ms):
+            for key in [x for x in series if x[0] == door]:
+                del series[key]
+
 
 def our_doors(workload: Workload, places: dict[str, tuple[str, int]], target: str) -> list[Door]:
     """Our doors, asked by the Open Inference Protocol in JSON."""
@@ -123,18 +136,33 @@ def measure_workload(workload: Workload, options: Options, generator: Generator)
             except MeasurementFailed as error:
                 found.absent[peer.name] = str(error)
                 options.say(f"left out: {peer.name}: {error}")
-        requests = {door.name: door.requests(workload) for door in doors}
-        for door in doors:
+        for door in list(doors):
             for connections, seconds in _WARM_JOBS:
-                generator.measure(job_for(door, requests[door.name], connections, seconds))
+                _measure(found, doors, door, job_for(door, workload, connections, seconds), generator)
+        found.forget()
         for repetition in range(options.repetitions):
-            options.repetition(f"{workload.name}", repetition)
+            options.repetition(workload.name, repetition)
             for connections in CONNECTIONS:
-                for door in doors:
-                    seconds = options.seconds * workload.patience
-                    outcome = generator.measure(job_for(door, requests[door.name], connections, seconds))
-                    found.add(door.name, connections, outcome)
+                for door in list(doors):
+                    job = job_for(door, workload, connections, options.seconds * workload.patience)
+                    _measure(found, doors, door, job, generator)
     return found
+
+
+def _measure(found: Measured, doors: list[Door], door: Door, job: Job, generator: Generator) -> None:
+    """Add one repetition of one point; a peer that fails at it is left out from then on, with all it had."""
+    if door not in doors:
+        return
+    try:
+        outcome = generator.measure(job)
+        if outcome.rate == 0:
+            raise MeasurementFailed(f"no answer in {outcome.seconds:g} s: {outcome.statuses}")
+        found.add(door.name, job.connections, outcome)
+    except MeasurementFailed as error:
+        if door.name.startswith("ours"):
+            raise
+        doors.remove(door)
+        found.drop(door.name, str(error))
 
 
 def _beside_the_floor(
@@ -143,21 +171,21 @@ def _beside_the_floor(
     """The floor and our doors in turns, with nothing else of ours running: even idle servers take a share of a core."""
     seconds = options.seconds * workload.patience
     for door in doors:
-        generator.measure(job_for(door, door.requests(workload), CONNECTIONS[-1], 1.0))
+        generator.measure(job_for(door, workload, CONNECTIONS[-1], 1.0))
     for repetition in range(options.repetitions):
         options.repetition(f"{workload.name} beside the floor", repetition)
         found.floor.append(floor_rate(workload, options.cache, seconds))
         for door in doors:
-            outcome = generator.measure(job_for(door, door.requests(workload), CONNECTIONS[-1], seconds))
+            outcome = generator.measure(job_for(door, workload, CONNECTIONS[-1], seconds))
             found.alone.setdefault(door.name, []).append(outcome.rate)
 
 
-def job_for(door: Door, requests: list[bytes], connections: int, seconds: float) -> Job:
+def job_for(door: Door, workload: Workload, connections: int, seconds: float) -> Job:
     """A closed-loop job."""
     return Job(
         host=door.host,
         port=door.port,
-        requests=requests,
+        requests=door.requests(workload),
         connections=connections,
         seconds=seconds,
         warm_s=max(0.3, 0.15 * seconds),

@@ -81,8 +81,8 @@ def http_table(found: Measured) -> str:
             for n in CONNECTIONS
         ]
         lines.append(f"| {door} | {' | '.join(rates + delays)} |")
-    for door, rates in found.alone.items():
-        lines.append(f"| {door}, before peers were started | | | {spread(rates)} | | | |")
+    for door, alone in found.alone.items():
+        lines.append(f"| {door}, before peers were started | | | {spread(alone)} | | | |")
     if found.floor:
         lines.append(f"| the floor: no server, batch of 16 | | | {spread(found.floor)} | | | |")
     lines += ["", *(f"Left out: {name}: {why}" for name, why in found.absent.items())]

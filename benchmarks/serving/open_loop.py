@@ -36,11 +36,11 @@ def measure_open_loop(workload: Workload, options: Options, generator: Generator
     options.say(f"open loop: starting ours; bounds {', '.join(f'{x * 1e3:.0f}' for x in bounds_s)} ms")
     with our_system(workload, options.cache) as doors:
         for door in doors:
-            generator.measure(job_for(door, door.requests(workload), 64, 2.0))
+            generator.measure(job_for(door, workload, 64, 2.0))
         for repetition in range(options.repetitions):
             options.repetition("open loop", repetition)
             for door in doors:
-                capacity = generator.measure(job_for(door, door.requests(workload), 64, options.seconds * 2)).rate
+                capacity = generator.measure(job_for(door, workload, 64, options.seconds * 2)).rate
                 found.capacity.setdefault(door.name, []).append(capacity)
                 for fraction in FRACTIONS:
                     job = _job(door, workload, bounds_s, capacity * fraction, options.seconds * 3, repetition)

@@ -6,6 +6,7 @@ reason: nothing stands in for it.
 """
 
 import contextlib
+import http.client
 import json
 import os
 import subprocess
@@ -277,7 +278,14 @@ def wait_until_right(door: Door, workload: Workload, alive: Callable[[], bool], 
         try:
             door.check(workload)
             return
-        except (OSError, ValueError, KeyError, IndexError, TypeError) as error:  # not up yet, or not yet with its model
+        except (
+            OSError,
+            http.client.HTTPException,
+            ValueError,
+            KeyError,
+            IndexError,
+            TypeError,
+        ) as error:  # not up yet, or not yet with its model
             reason = f"{type(error).__name__}: {error}"
         time.sleep(0.3)
     raise MeasurementFailed(f"{door.name} does not answer ({reason}); its log: {log}")

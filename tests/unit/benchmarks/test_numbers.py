@@ -85,3 +85,11 @@ def test_the_table_says_who_is_missing_and_why() -> None:
     found = measured("noop", ours=1000.0)
     found.absent["A"] = "it is not installed"
     assert "Left out: A: it is not installed" in http_table(found)
+
+
+def test_a_door_that_is_dropped_leaves_no_number_behind() -> None:
+    found = measured("noop", ours=1000.0, Ray_Serve=100.0, A=500.0)
+    found.drop("A", "it broke down")
+    assert found.doors == ["ours", "Ray Serve"]
+    assert "noop_vs_best_other" not in http_numbers(found)
+    assert "Left out: A: it broke down" in http_table(found)
