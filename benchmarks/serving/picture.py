@@ -7,7 +7,6 @@ from benchmarks.measure import Spread, spread
 from benchmarks.serving.http import CONNECTIONS, Measured
 from benchmarks.serving.numbers import is_ours
 
-
 _FAR = 20.0  # values further apart than this are drawn on a logarithmic axis
 
 
