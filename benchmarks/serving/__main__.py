@@ -5,6 +5,8 @@
 
 import argparse
 import json
+import signal
+import sys
 from pathlib import Path
 
 from benchmarks.measure import machine
@@ -51,6 +53,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Measure the parts asked for."""
     given = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # so that what was started is ended too
     options = Options(
         peers=given.peers,
         repetitions=given.repetitions,

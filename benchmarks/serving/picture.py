@@ -7,9 +7,11 @@ from benchmarks.measure import Spread, spread
 from benchmarks.serving.http import CONNECTIONS, Measured
 from benchmarks.serving.numbers import is_ours
 
+_FAR = 20.0  # values further apart than this are drawn on a logarithmic axis
+
 
 def draw(parts: Sequence[Measured], path: Path) -> None:
-    """Write a small PNG; one row of two panels per workload, logarithmic, with least and greatest as whiskers."""
+    """Write a small PNG; one row of two panels per workload, with least and greatest as whiskers."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -35,7 +37,9 @@ def _bars(axis: object, values: dict[str, Spread], title: str) -> None:
     above = [values[x].greatest - values[x].median for x in names]
     colours = ["#1f6f8b" if is_ours(x) else "#777777" if x == "floor" else "#c9a66b" for x in names]
     axis.barh(names, middles, xerr=[below, above], color=colours, height=0.7)  # type: ignore[attr-defined]
-    axis.set_xscale("log")  # type: ignore[attr-defined]
+    if max(middles) > _FAR * min(middles):
+        axis.set_xscale("log")  # type: ignore[attr-defined]
+    axis.margins(x=0.18)  # type: ignore[attr-defined]  # room for the figures
     axis.set_title(title, fontsize=9)  # type: ignore[attr-defined]
     axis.tick_params(labelsize=8)  # type: ignore[attr-defined]
     for at, value in enumerate(middles):
