@@ -1,6 +1,7 @@
 """`python -m benchmarks.selection`: decision time with 100 and with 10,000 variants; one JSON line last."""
 
 import argparse
+import gc
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -49,6 +50,8 @@ def main() -> None:
         print(
             f"{size[0]:,} variants: index in {built_ms:.1f} ms; slowest first decision {cold[-1] / 1e3:.1f} ms; {said}"
         )
+    gc.collect()
+    gc.freeze()  # as a router does with a new catalogue
     for size, world in worlds.items():
         busy, _ = decide_all(world, indexes[size], thread_time_ns)
         found = f"p50 {figure(percentile(busy, 0.5))} us, p99 {figure(percentile(busy, 0.99))} us"

@@ -5,7 +5,8 @@ table of ten thousand variants costs only what is used. The estimate of when a r
 because selection and its explanation must agree on it.
 """
 
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from math import inf
@@ -94,14 +95,48 @@ def ask_of(target: str, rows: int, slo: SLO, waited_s: float, table_age_s: float
     return Ask(target, rows, bound, bound - waited_s, least, most, slo.on_miss, table_age_s, slo.offline)
 
 
+class ByAccuracy:
+    """Candidates in a given order, ready to be asked for those of at least some accuracy.
+
+    A decision thus begins among candidates that are accurate enough, however many are not. There are only as many
+    distinct lists as distinct accuracies, and they share their elements.
+    """
+
+    __slots__ = ("_levels", "_lists")
+
+    def __init__(self, candidates: Sequence[Candidate]) -> None:
+        self._levels = sorted({x.accuracy for x in candidates})
+        self._lists = [tuple(x for x in candidates if x.accuracy >= level) for level in self._levels]
+        self._lists.append(())
+
+    def at_least(self, accuracy: float) -> tuple[Candidate, ...]:
+        """Those that are accurate enough, in order."""
+        return self._lists[bisect_left(self._levels, accuracy)]
+
+
 @dataclass(frozen=True, slots=True)
 class Shortlist:
-    """The candidates of one target, by price: all; those with replicas; those without; ready ones by accuracy."""
+    """The candidates of one target, by price: all; those with replicas; those without; ready ones by accuracy.
+
+    `able_ready` and `able_front` are `ready` and `front`, to be asked for an accuracy. `front` are those that no cheaper one beats in every respect, for queries of at most `front_rows` rows: where one
+    of all meets an SLO, one of these does, and the cheapest that does is among them. `least_start_s` is the least
+    start of what could be loaded.
+    """
 
     every: tuple[Candidate, ...]
     ready: tuple[Candidate, ...]
     unready: tuple[Candidate, ...]
     most_accurate: tuple[Candidate, ...]
+    front: tuple[Candidate, ...]
+    front_rows: int
+    least_start_s: float
+    loading: tuple[Candidate, ...]
+    able_ready: ByAccuracy
+    able_front: ByAccuracy
+
+    def worth_asking(self, rows: int) -> tuple[Candidate, ...]:
+        """The candidates that suffice to find the cheapest one that meets an SLO on an idle replica."""
+        return self.front if rows <= self.front_rows else self.every
 
 
 class SelectionIndex:
@@ -115,10 +150,11 @@ class SelectionIndex:
         self.table = table
         self._targets: Mapping[str, tuple[str, ...]]
         self._curves: dict[str, LatencyCurve]
+        self._fronts: dict[str, frozenset[str]]  # by target, of the catalogue alone
         if previous is not None and previous.table.catalog is table.catalog:
-            self._targets, self._curves = previous._targets, previous._curves
+            self._targets, self._curves, self._fronts = previous._targets, previous._curves, previous._fronts
         else:
-            self._targets, self._curves = table.catalog.targets(), {}
+            self._targets, self._curves, self._fronts = table.catalog.targets(), {}, {}
         self._replicas: dict[str, list[str]] = {}
         for replica in table.replicas:
             self._replicas.setdefault(replica.variant, []).append(replica.id)
@@ -145,9 +181,28 @@ class SelectionIndex:
         every = tuple(sorted((self._candidate(name) for name in names), key=lambda x: x.order))
         ready = tuple(x for x in every if x.replicas)
         unready = tuple(x for x in every if not x.replicas)
-        made = Shortlist(every, ready, unready, tuple(sorted(ready, key=lambda x: -x.accuracy)))
+        names_in_front = self._front(target, every)
+        front = tuple(x for x in every if x.name in names_in_front)
+        made = Shortlist(
+            every=every,
+            ready=ready,
+            unready=unready,
+            most_accurate=tuple(sorted(ready, key=lambda x: -x.accuracy)),
+            front=front,
+            front_rows=min((x.batch_limit for x in every), default=0),
+            least_start_s=min((x.start_s for x in unready if x.blocked is None), default=inf),
+            loading=tuple(x for x in unready if x.loading and x.blocked is None),
+            able_ready=ByAccuracy(ready),
+            able_front=ByAccuracy(front),
+        )
         self._shortlists[target] = made
         return made
+
+    def _front(self, target: str, every: tuple[Candidate, ...]) -> frozenset[str]:
+        known = self._fronts.get(target)
+        if known is None:
+            known = self._fronts[target] = frozenset(x.name for x in _undominated(every))
+        return known
 
     def _candidate(self, name: str) -> Candidate:
         known = self._candidates.get(name)
@@ -174,6 +229,21 @@ class SelectionIndex:
             blocked=self.table.blocked.get(name),
             broken=name in self.table.broken and not self._replicas.get(name),
         )
+
+
+def _undominated(every: tuple[Candidate, ...]) -> list[Candidate]:
+    """Those of `every`, which is sorted by price, that no earlier one equals or beats in accuracy and latency."""
+    sizes = [1 << n for n in range(min((x.batch_limit for x in every), default=1).bit_length())]
+    kept: list[tuple[Candidate, list[float]]] = []
+    for candidate in every:
+        # Curves are linear between measured batches, which are powers of two where our profiler measured them.
+        curve = [candidate.latency_s(rows) for rows in sizes]
+        if not any(
+            x.accuracy >= candidate.accuracy and all(a <= b for a, b in zip(other, curve, strict=True))
+            for x, other in kept
+        ):
+            kept.append((candidate, curve))
+    return [x for x, _ in kept]
 
 
 # ---- estimates -------------------------------------------------------------------------------------------------

@@ -205,11 +205,12 @@ class Router:
                 self._window["refused"][decision.wanted] += rows
 
     def _rejection(self, reject: Reject) -> InfaasError:
+        told = reject.tell()
         if reject.permanent:
-            return Unsatisfiable(reject.message, reject.reasons, reject.nearest)
+            return Unsatisfiable(told.message, told.reasons, told.nearest)
         if reject.load is not None:
             self._request_load(reject.load, None)
-        return Unavailable(reject.message, reject.retry_after_s, reject.reasons)
+        return Unavailable(told.message, reject.retry_after_s, told.reasons)
 
     async def _wait_for_load(self, load: Load, query: Query, waited_s: float) -> None:
         left_s = max(0.0, _patience_s(query.slo) - waited_s)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
+import gc
 import os
 import time
 from typing import Any
@@ -78,7 +79,11 @@ class RouterActor:
         table = await self._controller().listen.remote(version)
         if table is None:
             return version
+        fresh = table.catalog.revision != self._router.table.catalog.revision
         self._router.update(table)
+        if fresh:  # thousands of offers that live for long: collecting them again and again would cost milliseconds
+            gc.collect()
+            gc.freeze()
         return int(table.version)
 
     async def _listen(self) -> None:
