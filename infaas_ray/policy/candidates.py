@@ -118,9 +118,10 @@ class ByAccuracy:
 class Shortlist:
     """The candidates of one target, by price: all; those with replicas; those without; ready ones by accuracy.
 
-    `able_ready` and `able_front` are `ready` and `front`, to be asked for an accuracy. `front` are those that no cheaper one beats in every respect, for queries of at most `front_rows` rows: where one
-    of all meets an SLO, one of these does, and the cheapest that does is among them. `least_start_s` is the least
-    start of what could be loaded.
+    `front` are those that no cheaper one beats in every respect, for queries of at most `front_rows` rows: where one
+    of all meets an SLO, one of these does, and the cheapest that does is among them. `able_ready` and `able_front`
+    are `ready` and `front`, to be asked for an accuracy. `least_start_s` is the least start of what could be loaded;
+    `loading` is what is on its way.
     """
 
     every: tuple[Candidate, ...]
