@@ -36,7 +36,6 @@ class OnnxRuntime:
     """ONNX Runtime. Precision is inside the ONNX file."""
 
     extra = "onnx"
-    prepares = True
 
     def load(self, path: Path, variant: Variant, architecture: Architecture) -> "OnnxModel":
         """Open a session on the variant's hardware."""
@@ -51,6 +50,13 @@ class OnnxRuntime:
         if missing:
             raise InvalidModel(f"{variant.name}: the ONNX file has no output {missing[0]!r}; it has {sorted(given)}")
         return OnnxModel(session, [x.name for x in architecture.outputs])
+
+    def prepares(self, path: Path, variant: Variant) -> bool:
+        """Whether a load here and now makes this machine's form of the artifact."""
+        if variant.hardware is not HardwareKind.CPU or path.stat().st_size < _LEAST_PACKED_BYTES:
+            return False
+        cache, name = _packed_place(variant)
+        return cache.get(name) is None
 
     def versions(self) -> dict[str, str]:
         """The version of ONNX Runtime, CPU or GPU build."""
@@ -123,15 +129,19 @@ def _options(runtime: Any, threads: int) -> Any:
 
 def _packed_session(runtime: Any, path: Path, variant: Variant) -> Any:
     """A session on this machine's own form of the artifact, made now if need be; None where that does not work."""
-    cache = LocalCache(cache_root() / "onnxruntime")
-    machine = hashlib.sha256(f"{runtime.__version__} {cpu_model()}".encode()).hexdigest()[:16]
-    name = f"{variant.artifact}-{machine}"
+    cache, name = _packed_place(variant)
     try:
         folder = cache.get(name) or cache.put(name, lambda made: _pack(runtime, path, made))
         return open_session(folder / _PACKED, threads=variant.threads, optimize=False)
     except (InvalidModel, OSError):  # no space, a damaged copy, or a graph that cannot be saved so
         cache.remove(name)
         return None
+
+
+def _packed_place(variant: Variant) -> tuple[LocalCache, str]:
+    """The cache of packed artifacts, and the entry of this one for this processor and this ONNX Runtime."""
+    machine = hashlib.sha256(f"{OnnxRuntime().versions()} {cpu_model()}".encode()).hexdigest()[:16]
+    return LocalCache(cache_root() / "onnxruntime"), f"{variant.artifact}-{machine}"
 
 
 def _pack(runtime: Any, path: Path, folder: Path) -> None:

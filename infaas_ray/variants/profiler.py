@@ -86,7 +86,7 @@ def measure(
         rows=str(bench.rows) if answers else None,
         outputs=str(outputs),
     )
-    if timed and prepares(runtime_of(variant)):
+    if timed and prepares(runtime_of(variant), artifact, variant):
         _run(msgspec.structs.replace(job, batches=[], rows=None), bench)
     measured = _run(job, bench)
     return measured, np.load(outputs, allow_pickle=False) if answers else np.empty(0)

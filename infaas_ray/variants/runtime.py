@@ -103,9 +103,13 @@ def installed(runtime: Runtime) -> bool:
     return not runtime.extra or bool(runtime.versions())
 
 
-def prepares(runtime: Runtime) -> bool:
-    """Whether the runtime's first load on a machine makes something that later loads use."""
-    return bool(getattr(runtime, "prepares", False))
+def prepares(runtime: Runtime, path: Path, variant: Variant) -> bool:
+    """Whether loading the artifact here and now makes something that quickens later loads on this machine.
+
+    A runtime that does such a thing has a method `prepares(path, variant)`.
+    """
+    ask = getattr(runtime, "prepares", None)
+    return ask is not None and bool(ask(path, variant))
 
 
 @cache
