@@ -209,11 +209,10 @@ def _generation_options(options: dict[str, Any]) -> Any:
     from infaas_ray.domain import HardwareKind
     from infaas_ray.variants.generator import GenerationOptions
 
-    given = {name: options.pop(name) for name in ("threads", "batch_limit", "recipes", "offer_all", "allow_pickle")}
-    hardware = tuple(HardwareKind(x) for x in options.pop("hardware"))
-    return GenerationOptions(
-        **{name: value for name, value in given.items() if value}, **({"hardware": hardware} if hardware else {})
-    )
+    names = ("hardware", "threads", "batch_limit", "recipes", "offer_all", "allow_pickle")
+    given = {name: options.pop(name) for name in names}
+    given["hardware"] = tuple(HardwareKind(x) for x in given["hardware"])
+    return GenerationOptions(**{name: value for name, value in given.items() if value})
 
 
 def _variant_row(variant: Any, profile: Any) -> dict[str, Any]:

@@ -103,16 +103,14 @@ def _register(network: Network, work: Path, threads: tuple[int, ...]) -> Registr
 
 def _keep(network: Network, found: Registration, work: Path, results: Path) -> None:
     """Table (Markdown), picture and profiles of a network."""
+    fastest_first = sorted(found.variants, key=lambda x: x[1].latencies[0].p50_s)
     lines = [
         f"# {network.name}",
         "",
         "| variant | accuracy (95 %) | fidelity | p50 ms, batch 1 / 16 | p99 ms | rows/s | load s cold / warm "
         "| memory MB | fit error | offered |",
         "|---|---|---|---|---|---|---|---|---|---|",
-        *(
-            _line(v, p, v.name in found.offered)
-            for v, p in sorted(found.variants, key=lambda x: x[1].latencies[0].p50_s)
-        ),
+        *(_line(v, p, v.name in found.offered) for v, p in fastest_first),
         "",
         *(f"Not offered: {label}: {reason}  " for label, reason in found.failures.items()),
         *(f"Not tried: {runtime}: {how}  " for runtime, how in found.missing.items()),
