@@ -139,7 +139,7 @@ def _positional(torch: Any, program: Any) -> Any:
             args, kwargs = pytree.tree_unflatten(flat, spec)
             return tuple(x for x in pytree.tree_leaves(self.module(*args, **kwargs)) if isinstance(x, torch.Tensor))
 
-    return Positional().eval()
+    return Positional()  # an exported program computes as in evaluation, and has no other mode
 
 
 def import_neuron() -> Any:
