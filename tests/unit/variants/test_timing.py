@@ -8,9 +8,14 @@ import pytest
 
 from infaas_ray.domain import Array
 from infaas_ray.variants import timing
-from infaas_ray.variants.timing import first_rows, time_batches
+from infaas_ray.variants.timing import Run, Waiting, first_rows, quantiles, time_batches
 
 SAMPLE = {"x": np.arange(6, dtype=np.float32).reshape(3, 2)}
+
+
+@pytest.fixture(autouse=True)
+def _undisturbed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Waiting, "now", lambda self: [])
 
 
 class Counting:
@@ -52,3 +57,21 @@ def test_sizes_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_rows_are_repeated_where_the_sample_is_short() -> None:
     assert first_rows(SAMPLE, 2)["x"].tolist() == [[0, 1], [2, 3]]
     assert first_rows(SAMPLE, 4)["x"].tolist() == [[0, 1], [2, 3], [4, 5], [0, 1]]
+
+
+def test_runs_in_which_others_held_the_processor_do_not_count_where_enough_others_do() -> None:
+    runs = [Run(1.0, 0.0)] * 20 + [Run(9.0, 0.5)] * 100
+    found = quantiles(4, runs)
+    assert (found.p50_s, found.p999_s, found.runs) == (1.0, 1.0, 20)
+
+
+def test_where_all_runs_were_disturbed_the_wait_is_taken_off() -> None:
+    found = quantiles(4, [Run(3.0, 2.0), Run(1.5, 0.5), Run(2.0, 1.0)])
+    assert (found.p50_s, found.p99_s, found.runs) == (1.0, 1.0, 3)
+    assert quantiles(4, [Run(3.0, 3.0)]).p50_s == pytest.approx(0.06)
+
+
+def test_the_kernel_tells_of_this_processs_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    with Waiting.of_this_process() as waiting:
+        assert all(x >= 0 for x in waiting.now())
