@@ -59,16 +59,22 @@ def encoder(folder: Path) -> Network:
 NETWORKS: dict[str, Callable[[Path], Network]] = {"cnn": cnn, "minilm": encoder}
 
 
-def _large(images: np.ndarray) -> np.ndarray:
+def enlarged(images: np.ndarray, side: int) -> np.ndarray:
+    """Images [n, 1, 8, 8] as [n, 3, side, side]."""
     import torch
 
-    tensor = torch.nn.functional.interpolate(torch.from_numpy(images), (SIDE, SIDE), mode="bilinear")
+    tensor = torch.nn.functional.interpolate(torch.from_numpy(images), (side, side), mode="bilinear")
     return tensor.repeat(1, 3, 1, 1).numpy()
 
 
-def _write_digits(path: Path) -> None:
+def digits_at(side: int) -> dict[str, np.ndarray]:
+    """The arrays of a validation file of digits enlarged to `side`."""
     arrays = digits.validation(digits.load())
-    np.savez_compressed(path, **{**arrays, "image": _large(arrays["image"])})
+    return {**arrays, "image": enlarged(arrays["image"], side)}
+
+
+def _write_digits(path: Path) -> None:
+    np.savez_compressed(path, **digits_at(SIDE))
 
 
 def _write_encoder(path: Path) -> None:
@@ -83,7 +89,7 @@ def _write_resnet(path: Path) -> None:
 
     torch.manual_seed(0)
     data = digits.load()
-    images = torch.from_numpy(_large(data.images[data.training]))
+    images = torch.from_numpy(enlarged(data.images[data.training], SIDE))
     labels = torch.from_numpy(data.labels[data.training])
     network = resnet18(10).to(memory_format=torch.channels_last).train()
     steps = EPOCHS * -(-len(labels) // BATCH_ROWS)

@@ -103,26 +103,32 @@ def _register(network: Network, work: Path, threads: tuple[int, ...]) -> Registr
 
 def _keep(network: Network, found: Registration, work: Path, results: Path) -> None:
     """Table (Markdown), picture and profiles of a network."""
-    fastest_first = sorted(found.variants, key=lambda x: x[1].latencies[0].p50_s)
-    lines = [
-        f"# {network.name}",
-        "",
-        "| variant | accuracy (95 %) | fidelity | p50 ms, batch 1 / 16 | p99 ms | rows/s | load s cold / warm "
-        "| memory MB | fit error | offered |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-        *(_line(v, p, v.name in found.offered) for v, p in fastest_first),
-        "",
-        *(f"Not offered: {label}: {reason}  " for label, reason in found.failures.items()),
-        *(f"Not tried: {runtime}: {how}  " for runtime, how in found.missing.items()),
-    ]
-    (results / f"{network.name}.md").write_text("\n".join(lines).rstrip() + "\n")
-    print("\n".join(lines))
+    text = table(network.name, found)
+    (results / f"{network.name}.md").write_text(text)
+    print(text)
     rows = [(v, p, v.name in found.offered) for v, p in found.variants]
     print(pareto_picture.as_text(rows))
     pareto_picture.draw(rows, results / f"{network.name}.png", network.name)
     metadata = Metadata(f"sqlite:///{work / 'metadata.db'}")
     export_profiles(metadata, results / f"{network.name}.profiles.json", [network.name])
     metadata.close()
+
+
+def table(name: str, found: Registration) -> str:
+    """What a registration left, as Markdown, the fastest variant first."""
+    fastest_first = sorted(found.variants, key=lambda x: x[1].latencies[0].p50_s)
+    lines = [
+        f"# {name}",
+        "",
+        "| variant | accuracy (95 %) | fidelity | p50 ms, batch 1 / largest | p99 ms | rows/s | load s cold / warm "
+        "| memory MB | outside load | fit error | offered |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+        *(_line(v, p, v.name in found.offered) for v, p in fastest_first),
+        "",
+        *(f"Not offered: {label}: {reason}  " for label, reason in found.failures.items()),
+        *(f"Not tried: {runtime}: {how}  " for runtime, how in found.missing.items()),
+    ]
+    return "\n".join(lines).rstrip() + "\n"
 
 
 def _line(variant: Variant, profile: Profile, offered: bool) -> str:
@@ -134,7 +140,7 @@ def _line(variant: Variant, profile: Profile, offered: bool) -> str:
         f"| {variant.name.partition('@')[2]} | {profile.accuracy.value:.4f} ({low:.3f} to {high:.3f}) | {fidelity} "
         f"| {first.p50_s * 1e3:.3f} / {last.p50_s * 1e3:.2f} | {first.p99_s * 1e3:.3f} | {profile.saturation_qps:.0f} "
         f"| {profile.load_s:.2f} / {profile.warm_load_s or 0:.3f} | {profile.peak_memory_bytes / 1e6:.0f} "
-        f"| {fit} | {'yes' if offered else 'dominated'} |"
+        f"| {profile.outside_load or 0:.1f} | {fit} | {'yes' if offered else 'dominated'} |"
     )
 
 
