@@ -9,7 +9,7 @@ BENCH_ARGS ?=
 PIP_ARGS ?=
 HOME_DEMO ?= .infaas/demo
 
-.PHONY: help setup peers demo serve test test-unit bench-selection bench-serving check format constraints clean
+.PHONY: help setup peers demo serve test test-unit bench-selection bench-serving bench-variants bench-gpu check format constraints clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 22
@@ -38,6 +38,13 @@ demo: setup  ## train, register, serve, query, scale: the whole story in a few m
 serve: setup  ## start a system on this machine and leave it running (`infaas down` ends it)
 	$(BIN)/infaas up
 	@echo "try: $(BIN)/infaas list, $(BIN)/infaas status; end it with: $(BIN)/infaas down"
+
+bench-variants: setup  ## generate and profile the variants of two networks, and check what they are worth
+	$(BIN)/python -m pip install --quiet --progress-bar off $(PIP_ARGS) -c constraints.txt -e '.[openvino]'
+	$(BIN)/python -m benchmarks.variants.run
+
+bench-gpu: setup  ## the same on an NVIDIA GPU, for two networks; writes configs/profiles/
+	$(BIN)/python -m benchmarks.gpu.run
 
 test: setup  ## unit tests, then integration tests on a local Ray
 	$(BIN)/python -m pytest tests/unit

@@ -2,17 +2,19 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from infaas_ray.config import Settings, load_settings
 from infaas_ray.domain import UseCase
 from infaas_ray.serving.driver import System
 from infaas_ray.storage.metadata import Metadata
 from infaas_ray.storage.repository import repository_at
+from infaas_ray.variants.generator import GenerationOptions
 from infaas_ray.variants.registration import Progress, Registration
 from infaas_ray.variants.registration import register as register_in
 
 if TYPE_CHECKING:
+    from sklearn.base import BaseEstimator as Estimator
     from torch.export import ExportedProgram
 
 
@@ -24,7 +26,7 @@ def connect(settings: Settings | None = None) -> System:
 
 
 def register(
-    source: "Path | str | ExportedProgram",
+    source: "Path | str | ExportedProgram | Estimator",
     *,
     architecture: str,
     task: str,
@@ -34,17 +36,19 @@ def register(
     declared_accuracy: float | None = None,
     output_names: Sequence[str] | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    options: GenerationOptions | None = None,
     settings: Settings | None = None,
 ) -> Registration:
-    """Register a trained model: generate its variants, measure them, and offer those that work.
+    """Register a trained model: generate its variants, measure them, and offer those that none dominates.
 
-    `source` is an ONNX file, a `.pt2` file, or an exported program; `validation` an `.npz` with one array per input
-    and `label`. A running system offers the variants within a second. Raises InvalidModel, saying what would be right.
+    `source` is an ONNX file, a `.pt2` file, a TorchScript archive, a Hugging Face folder with safetensors, an exported
+    program, or a fitted scikit-learn estimator; `validation` an `.npz` with one array per input and `label`. `options`
+    say which variants to make. A running system offers the variants within a second. Raises InvalidModel, saying what
+    would be right.
     """
     settings = settings or load_settings()
     settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
     metadata = Metadata(settings.metadata_url)
-    options: dict[str, Any] = {"output_names": output_names} if output_names else {}
     try:
         return register_in(
             Path(source) if isinstance(source, str) else source,
@@ -55,8 +59,9 @@ def register(
             metadata=metadata,
             repository=repository_at(settings.repository),
             declared_accuracy=declared_accuracy,
+            output_names=output_names or None,
+            options=options,
             on_progress=on_progress,
-            **options,
         )
     finally:
         metadata.close()

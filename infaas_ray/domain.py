@@ -215,32 +215,68 @@ class Hardware:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchLatency:
-    """Latency quantiles of one batch size, in seconds."""
+    """Latency quantiles of one batch size over `runs` runs, in seconds.
+
+    Fewer than 1,000 runs cannot tell p99.9 from their maximum. `p999_s` is None and `runs` 0 where nobody said.
+    """
 
     batch: int
     p50_s: float
     p95_s: float
     p99_s: float
+    p999_s: float | None = None
+    runs: int = 0
 
     def __post_init__(self) -> None:
         _check_number("batch", self.batch, 1)
         _check_number("p50_s", self.p50_s, 0, open_low=True)
-        if not self.p50_s <= self.p95_s <= self.p99_s:
-            raise InvalidInput(f"latency quantiles of batch {self.batch} must not decrease from p50 to p99")
+        if not self.p50_s <= self.p95_s <= self.p99_s <= (self.p99_s if self.p999_s is None else self.p999_s):
+            raise InvalidInput(f"latency quantiles of batch {self.batch} must not decrease from p50 to p99.9")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatencyFit:
+    """The median latency of any batch size as `fixed_s` + `per_row_s` x rows.
+
+    Between measured sizes a profile interpolates; the line serves beyond them. `median_error` and `p95_error` are the
+    relative errors of that whole prediction at each measured size when it alone is left out.
+    """
+
+    fixed_s: float
+    per_row_s: float
+    median_error: float
+    p95_error: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accuracy:
-    """An accuracy in 0..1 under a named metric, over `rows` scored rows, and whether it was measured or declared."""
+    """An accuracy in 0..1 under a named metric, over `rows` scored rows, and whether it was measured or declared.
+
+    `fidelity` is the mean cosine of the outputs to the reference variant's; None for the reference itself.
+    """
 
     value: float
     metric: str
     rows: int
     standard_error: float
     source: AccuracySource = AccuracySource.MEASURED
+    fidelity: float | None = None
 
     def __post_init__(self) -> None:
         _check_number("accuracy", self.value, 0, 1)
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % confidence interval by Wilson's score, which stays in 0..1; None where nothing was scored.
+
+        Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", 1927.
+        """
+        if self.rows < 1:
+            return None
+        z, n, p = 1.959964, self.rows, self.value
+        middle = (p + z * z / (2 * n)) / (1 + z * z / n)
+        half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+        return max(0.0, middle - half), min(1.0, middle + half)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,7 +284,10 @@ class Profile:
     """What was measured of one variant on one kind of hardware.
 
     `latencies` are sorted by batch size and start at 1. `saturation_qps` is the highest rate of single-row
-    queries at any batch size. `peak_memory_bytes` is that of the whole replica process.
+    queries at any batch size. `load_s` is that of a fresh process whose file is on disk, first call included;
+    `warm_load_s` that of a second load in the same process. `peak_memory_bytes` is that of the whole measuring
+    process, of which `baseline_memory_bytes` were there before the load; a device's own memory is apart.
+    `outside_load` is how many cores other processes kept busy meanwhile.
     """
 
     variant: str
@@ -260,6 +299,11 @@ class Profile:
     accuracy: Accuracy
     versions: Mapping[str, str] = field(default_factory=dict)
     measured_at: str = ""
+    warm_load_s: float | None = None
+    baseline_memory_bytes: int = 0
+    peak_device_memory_bytes: int = 0
+    outside_load: float | None = None
+    fit: LatencyFit | None = None
 
     def __post_init__(self) -> None:
         batches = [x.batch for x in self.latencies]
@@ -267,6 +311,29 @@ class Profile:
             raise InvalidInput(f"profile of {self.variant!r} needs latencies from batch 1 up, ascending")
         _check_number("load_s", self.load_s, 0)
         _check_number("saturation_qps", self.saturation_qps, 0, open_low=True)
+
+    @property
+    def added_memory_bytes(self) -> int:
+        """What the variant adds to a process at its peak: framework, weights and workspace of the largest batch.
+
+        A replica's process uses what its actor takes before the load, plus this.
+        """
+        return max(0, self.peak_memory_bytes - self.baseline_memory_bytes)
+
+    def median_s(self, batch: int) -> float:
+        """Expected median latency of a batch of any size, in seconds: between measured sizes linear, beyond by the fit.
+
+        Without a fit the last two measured sizes carry on.
+        """
+        points = self.latencies
+        if self.fit is not None and batch > points[-1].batch:
+            return max(points[-1].p50_s, self.fit.fixed_s + self.fit.per_row_s * batch)
+        if batch <= 1 or len(points) == 1:
+            return points[0].p50_s * max(1, batch)
+        upper = next((i for i, x in enumerate(points) if x.batch >= batch), len(points) - 1)
+        low, high = points[max(0, upper - 1)], points[upper]
+        slope = (high.p50_s - low.p50_s) / (high.batch - low.batch)
+        return low.p50_s + (max(0.0, slope) if batch > high.batch else slope) * (batch - low.batch)
 
     def latency_s(self, batch: int) -> float:
         """Expected p99 latency of a batch, in seconds; linear between and beyond measured sizes."""

@@ -3,6 +3,7 @@
 InfaasError
 ├── InvalidInput            400  the request or a value in it is wrong
 │   ├── InvalidModel        400  a model, validation set or artifact handed to registration is wrong
+│   │   └── Refused         400  a variant that works but must not be offered, or that its source cannot give
 │   └── PayloadTooLarge     413  the body is larger than the server accepts
 ├── UnknownTarget           404  no use case, architecture or variant of that name
 ├── AlreadyExists           409  the name is taken by something else
@@ -54,6 +55,10 @@ class InvalidInput(InfaasError):
 
 class InvalidModel(InvalidInput):
     """A model, a validation set or an artifact handed to registration is wrong."""
+
+
+class Refused(InvalidModel):
+    """A variant works but must not be offered, or its source cannot give it; the same inputs give the same verdict."""
 
 
 class PayloadTooLarge(InvalidInput):

@@ -6,7 +6,7 @@ for what is looked up by. The default is a SQLite file (write-ahead log, several
 SQLAlchemy knows goes by its URL.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,42 +20,9 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from infaas_ray.domain import Architecture, Profile, Variant
 from infaas_ray.errors import AlreadyExists, ConfigError, MissingExtra
+from infaas_ray.storage.schema import ARCHITECTURES, FAILURES, STATE, VARIANTS, prepare
 
-SCHEMA_VERSION = 1
 _BUSY_TIMEOUT_S = 30.0
-
-_SCHEMA = sql.MetaData()
-_STATE = sql.Table(
-    "state",
-    _SCHEMA,
-    sql.Column("key", sql.String(64), primary_key=True),
-    sql.Column("value", sql.Integer, nullable=False),
-)
-_ARCHITECTURES = sql.Table(
-    "architectures",
-    _SCHEMA,
-    sql.Column("name", sql.String(100), primary_key=True),
-    sql.Column("task", sql.String(100), nullable=False, index=True),
-    sql.Column("body", sql.Text, nullable=False),
-)
-_VARIANTS = sql.Table(
-    "variants",
-    _SCHEMA,
-    sql.Column("name", sql.String(400), primary_key=True),
-    sql.Column("architecture", sql.String(100), nullable=False, index=True),
-    sql.Column("body", sql.Text, nullable=False),
-    sql.Column("profile", sql.Text, nullable=False),
-    sql.Column("source", sql.String(64), nullable=False),
-    sql.Column("recipe", sql.String(200), nullable=False),
-)
-_FAILURES = sql.Table(
-    "failures",
-    _SCHEMA,
-    sql.Column("architecture", sql.String(100), primary_key=True),
-    sql.Column("label", sql.String(200), primary_key=True),
-    sql.Column("reason", sql.Text, nullable=False),
-    sql.Column("failed_at", sql.String(40), nullable=False),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,12 +38,17 @@ class Origin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """A variant or artifact that could not be made or was refused. `failed_at` is ISO 8601 in UTC."""
+    """A variant or artifact that could not be made, or was `refused`: then the same `origin` need not be tried again.
+
+    `failed_at` is ISO 8601 in UTC.
+    """
 
     architecture: str
     label: str
     reason: str
     failed_at: str
+    origin: Origin = Origin()
+    refused: bool = False
 
 
 class Metadata:
@@ -89,7 +61,7 @@ class Metadata:
     def __init__(self, url: str) -> None:
         self._engine = _engine(url)
         try:
-            self._prepare()
+            prepare(self._engine)
         except DBAPIError as error:
             self._engine.dispose()
             raise ConfigError(f"cannot open the metadata database {self._engine.url}: {error.orig}") from error
@@ -107,7 +79,7 @@ class Metadata:
         body = _encode(architecture)
         with self._writing() as connection:
             row = connection.execute(
-                sql.select(_ARCHITECTURES.c.body).where(_ARCHITECTURES.c.name == architecture.name)
+                sql.select(ARCHITECTURES.c.body).where(ARCHITECTURES.c.name == architecture.name)
             ).scalar_one_or_none()
             if row is not None:
                 _require_equal(architecture, msgspec.json.decode(row, type=Architecture))
@@ -115,27 +87,31 @@ class Metadata:
             _require_free_names(connection, architecture)
             _require_same_tensors(connection, architecture)
             values = {"name": architecture.name, "task": architecture.use_case.task, "body": body}
-            connection.execute(sql.insert(_ARCHITECTURES).values(values))
+            connection.execute(sql.insert(ARCHITECTURES).values(values))
             _raise_revision(connection)
 
     def architectures(self) -> dict[str, Architecture]:
         """Every architecture by name, in the order of names."""
         with self._engine.begin() as connection:
-            rows = connection.execute(sql.select(_ARCHITECTURES.c.body).order_by(_ARCHITECTURES.c.name)).scalars().all()
+            rows = connection.execute(sql.select(ARCHITECTURES.c.body).order_by(ARCHITECTURES.c.name)).scalars().all()
         found = [msgspec.json.decode(body, type=Architecture) for body in rows]
         return {architecture.name: architecture for architecture in found}
 
     def remove_architecture(self, name: str) -> None:
         """Forget an architecture with its variants and failures; artifacts stay. An unknown name changes nothing."""
         with self._writing() as connection:
-            removed = connection.execute(sql.delete(_ARCHITECTURES).where(_ARCHITECTURES.c.name == name)).rowcount
-            connection.execute(sql.delete(_VARIANTS).where(_VARIANTS.c.architecture == name))
-            connection.execute(sql.delete(_FAILURES).where(_FAILURES.c.architecture == name))
+            removed = connection.execute(sql.delete(ARCHITECTURES).where(ARCHITECTURES.c.name == name)).rowcount
+            connection.execute(sql.delete(VARIANTS).where(VARIANTS.c.architecture == name))
+            connection.execute(sql.delete(FAILURES).where(FAILURES.c.architecture == name))
             if removed:
                 _raise_revision(connection)
 
-    def put_variant(self, variant: Variant, profile: Profile, origin: Origin | None = None) -> None:
+    def put_variant(
+        self, variant: Variant, profile: Profile, origin: Origin | None = None, *, offered: bool = True
+    ) -> None:
         """Add a variant with its profile, or replace the one of that name, and forget a failure under that name.
+
+        One that is not `offered` is kept for planning and for whoever names it.
 
         Raises ConfigError where the architecture is not registered.
         """
@@ -147,27 +123,35 @@ class Metadata:
             "profile": _encode(profile),
             "source": origin.source,
             "recipe": origin.recipe,
+            "offered": int(offered),
         }
         with self._writing() as connection:
-            known = sql.select(_ARCHITECTURES.c.name).where(_ARCHITECTURES.c.name == variant.architecture)
+            known = sql.select(ARCHITECTURES.c.name).where(ARCHITECTURES.c.name == variant.architecture)
             if connection.execute(known).first() is None:
                 raise ConfigError(f"variant {variant.name!r} needs its architecture registered before it")
-            connection.execute(sql.delete(_VARIANTS).where(_VARIANTS.c.name == variant.name))
-            connection.execute(sql.insert(_VARIANTS).values(row))
-            connection.execute(sql.delete(_FAILURES).where(_FAILURES.c.label == variant.name))
+            connection.execute(sql.delete(VARIANTS).where(VARIANTS.c.name == variant.name))
+            connection.execute(sql.insert(VARIANTS).values(row))
+            connection.execute(sql.delete(FAILURES).where(FAILURES.c.label == variant.name))
             _raise_revision(connection)
 
     def remove_variant(self, name: str) -> None:
         """Forget a variant; its artifact stays. An unknown name changes nothing."""
         with self._writing() as connection:
-            if connection.execute(sql.delete(_VARIANTS).where(_VARIANTS.c.name == name)).rowcount:
+            if connection.execute(sql.delete(VARIANTS).where(VARIANTS.c.name == name)).rowcount:
                 _raise_revision(connection)
 
-    def variants(self, architecture: str | None = None) -> list[tuple[Variant, Profile]]:
-        """Every variant with its profile, of one architecture or of all, in the order of names."""
-        query = sql.select(_VARIANTS.c.body, _VARIANTS.c.profile).order_by(_VARIANTS.c.name)
+    def variants(
+        self, architecture: str | None = None, *, offered: bool | None = None
+    ) -> list[tuple[Variant, Profile]]:
+        """Variants with their profiles, of one architecture or of all, in the order of names.
+
+        `offered` chooses those that are (True) or are not (False); None gives both.
+        """
+        query = sql.select(VARIANTS.c.body, VARIANTS.c.profile).order_by(VARIANTS.c.name)
         if architecture is not None:
-            query = query.where(_VARIANTS.c.architecture == architecture)
+            query = query.where(VARIANTS.c.architecture == architecture)
+        if offered is not None:
+            query = query.where(VARIANTS.c.offered == int(offered))
         with self._engine.begin() as connection:
             rows = connection.execute(query).all()
         return [
@@ -175,24 +159,44 @@ class Metadata:
             for body, profile in rows
         ]
 
+    def offer(self, architecture: str, names: Collection[str]) -> None:
+        """Offer exactly these variants of an architecture; its others are kept and not offered."""
+        query = sql.select(VARIANTS.c.name, VARIANTS.c.offered).where(VARIANTS.c.architecture == architecture)
+        with self._writing() as connection:
+            wrong = [name for name, offered in connection.execute(query) if bool(offered) != (name in names)]
+            for name in wrong:
+                change = sql.update(VARIANTS).where(VARIANTS.c.name == name)
+                connection.execute(change.values(offered=int(name in names)))
+            if wrong:
+                _raise_revision(connection)
+
     def origins(self, architecture: str) -> dict[str, Origin]:
         """What each variant of an architecture was made from, by variant name."""
-        query = sql.select(_VARIANTS.c.name, _VARIANTS.c.source, _VARIANTS.c.recipe)
+        query = sql.select(VARIANTS.c.name, VARIANTS.c.source, VARIANTS.c.recipe)
         with self._engine.begin() as connection:
-            rows = connection.execute(query.where(_VARIANTS.c.architecture == architecture)).all()
+            rows = connection.execute(query.where(VARIANTS.c.architecture == architecture)).all()
         return {name: Origin(source=source, recipe=recipe) for name, source, recipe in rows}
 
-    def record_failure(self, architecture: str, label: str, reason: str) -> None:
-        """Remember why something of an architecture could not be made; the last reason per label is kept."""
+    def record_failure(
+        self, architecture: str, label: str, reason: str, origin: Origin | None = None, *, refused: bool = False
+    ) -> None:
+        """Remember why something of an architecture could not be made; the last reason per label is kept.
+
+        `refused` says that trying again with this origin is of no use.
+        """
+        origin = origin or Origin()
         row = {
             "architecture": architecture,
             "label": label,
             "reason": reason,
             "failed_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "source": origin.source,
+            "recipe": origin.recipe,
+            "refused": int(refused),
         }
         with self._writing() as connection:
             _forget_failure(connection, architecture, label)
-            connection.execute(sql.insert(_FAILURES).values(row))
+            connection.execute(sql.insert(FAILURES).values(row))
             _raise_revision(connection)
 
     def clear_failure(self, architecture: str, label: str) -> None:
@@ -203,11 +207,22 @@ class Metadata:
 
     def failures(self, architecture: str | None = None) -> list[Failure]:
         """Every recorded failure, of one architecture or of all, in the order of names."""
-        query = sql.select(_FAILURES).order_by(_FAILURES.c.architecture, _FAILURES.c.label)
+        query = sql.select(FAILURES).order_by(FAILURES.c.architecture, FAILURES.c.label)
         if architecture is not None:
-            query = query.where(_FAILURES.c.architecture == architecture)
+            query = query.where(FAILURES.c.architecture == architecture)
         with self._engine.begin() as connection:
-            return [Failure(**row) for row in connection.execute(query).mappings()]
+            rows = connection.execute(query).all()
+        return [
+            Failure(
+                architecture=x.architecture,
+                label=x.label,
+                reason=x.reason,
+                failed_at=x.failed_at,
+                origin=Origin(source=x.source, recipe=x.recipe),
+                refused=bool(x.refused),
+            )
+            for x in rows
+        ]
 
     def revision(self) -> int:
         """A number that grows with every change. Cheap: one row by its key."""
@@ -222,23 +237,8 @@ class Metadata:
     def _writing(self) -> Iterator[Connection]:
         """A transaction that holds the one writers' lock from its start, so that checks in it stay true."""
         with self._engine.execution_options(writes=True).begin() as connection:
-            connection.execute(sql.select(_STATE.c.value).where(_STATE.c.key == "revision").with_for_update())
+            connection.execute(sql.select(STATE.c.value).where(STATE.c.key == "revision").with_for_update())
             yield connection
-
-    def _prepare(self) -> None:
-        if not sql.inspect(self._engine).has_table(_STATE.name):
-            with self._engine.execution_options(writes=True).begin() as connection:
-                _SCHEMA.create_all(connection)
-                if not _state(connection):
-                    start = [("schema_version", SCHEMA_VERSION), ("revision", 0)]
-                    connection.execute(sql.insert(_STATE), [{"key": key, "value": value} for key, value in start])
-        with self._engine.begin() as connection:
-            version = _state(connection).get("schema_version")
-        if version != SCHEMA_VERSION:
-            raise ConfigError(
-                f"the metadata database {self._engine.url} has schema version {version}, this INFaaS needs "
-                f"{SCHEMA_VERSION}: use the INFaaS that wrote it, or give a new database and register the models again"
-            )
 
 
 def _engine(url: str) -> Engine:
@@ -277,17 +277,17 @@ def _sqlite_begin(connection: Connection) -> None:
 
 
 def _state(connection: Connection) -> dict[str, int]:
-    rows = connection.execute(sql.select(_STATE.c.key, _STATE.c.value))
+    rows = connection.execute(sql.select(STATE.c.key, STATE.c.value))
     return {row.key: row.value for row in rows}
 
 
 def _raise_revision(connection: Connection) -> None:
-    connection.execute(sql.update(_STATE).where(_STATE.c.key == "revision").values(value=_STATE.c.value + 1))
+    connection.execute(sql.update(STATE).where(STATE.c.key == "revision").values(value=STATE.c.value + 1))
 
 
 def _forget_failure(connection: Connection, architecture: str, label: str) -> int:
-    matching = (_FAILURES.c.architecture == architecture) & (_FAILURES.c.label == label)
-    return connection.execute(sql.delete(_FAILURES).where(matching)).rowcount
+    matching = (FAILURES.c.architecture == architecture) & (FAILURES.c.label == label)
+    return connection.execute(sql.delete(FAILURES).where(matching)).rowcount
 
 
 def _encode(value: object) -> str:
@@ -296,7 +296,7 @@ def _encode(value: object) -> str:
 
 def _require_same_tensors(connection: sql.Connection, architecture: Architecture) -> None:
     bodies = connection.execute(
-        sql.select(_ARCHITECTURES.c.body).where(_ARCHITECTURES.c.task == architecture.use_case.task)
+        sql.select(ARCHITECTURES.c.body).where(ARCHITECTURES.c.task == architecture.use_case.task)
     ).scalars()
     for other in (msgspec.json.decode(body, type=Architecture) for body in bodies):
         if other.use_case == architecture.use_case and (other.inputs, other.outputs) != (
@@ -329,8 +329,8 @@ def _require_equal(wanted: Architecture, found: Architecture) -> None:
 
 def _require_free_names(connection: Connection, architecture: Architecture) -> None:
     task = architecture.use_case.task
-    tasks = sql.select(_ARCHITECTURES.c.name).where(_ARCHITECTURES.c.task == architecture.name)
-    names = sql.select(_ARCHITECTURES.c.name).where(_ARCHITECTURES.c.name == task)
+    tasks = sql.select(ARCHITECTURES.c.name).where(ARCHITECTURES.c.task == architecture.name)
+    names = sql.select(ARCHITECTURES.c.name).where(ARCHITECTURES.c.name == task)
     if architecture.name == task or connection.execute(tasks).first() is not None:
         raise AlreadyExists(f"{architecture.name!r} is the name of a task; an architecture needs a name of its own")
     if connection.execute(names).first() is not None:

@@ -43,13 +43,27 @@ class Repository(Protocol):
 
 
 def repository_at(location: str) -> Repository:
-    """The repository at `location`: a folder path. Raises ConfigError for a kind of place that is not supported."""
+    """The repository at `location`: a folder path, or `s3://bucket/prefix` as `s3_repository` describes.
+
+    Raises ConfigError for a kind of place that is not supported, MissingExtra where S3 needs boto3.
+    """
     scheme, separator, _ = location.partition("://")
+    if scheme == "s3" and separator:
+        from infaas_ray.storage.s3_repository import S3Repository
+
+        return S3Repository(location)
     if separator:
-        raise ConfigError(f"a model repository in {scheme}:// is not supported yet; give the path of a folder")
+        raise ConfigError(f"a model repository in {scheme}:// is not supported; give s3:// or the path of a folder")
     if not location.strip():
         raise ConfigError("the model repository needs the path of a folder")
     return FolderRepository(Path(location).expanduser())
+
+
+def checked_digest(digest: str) -> str:
+    """The digest itself; InvalidInput unless it is a full hash, so that no name from outside can point elsewhere."""
+    if not _DIGEST.fullmatch(digest):
+        raise InvalidInput(f"artifact {digest!r} is not a SHA-256 in hexadecimal (64 of 0-9, a-f)")
+    return digest
 
 
 def file_digest(path: Path) -> str:
@@ -106,10 +120,7 @@ class FolderRepository:
         self._place(digest).unlink(missing_ok=True)
 
     def _place(self, digest: str) -> Path:
-        # Only a full hash becomes a path: no name from outside can point anywhere else.
-        if not _DIGEST.fullmatch(digest):
-            raise InvalidInput(f"artifact {digest!r} is not a SHA-256 in hexadecimal (64 of 0-9, a-f)")
-        return self.root / digest[:2] / digest
+        return self.root / checked_digest(digest)[:2] / digest
 
     def _intact(self, digest: str) -> bool:
         place = self._place(digest)

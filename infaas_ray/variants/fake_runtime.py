@@ -77,6 +77,10 @@ class LoadedFake:
         time.sleep(self._model.latency_s.fixed + self._model.latency_s.per_row * rows)
         return {spec.name: self._output(spec, inputs, rows) for spec in self._outputs}
 
+    def device_memory_bytes(self) -> int:
+        """It has no device."""
+        return 0
+
     def close(self) -> None:
         """Let go of the memory."""
         self._ballast = np.ones(0, np.uint8)

@@ -1,8 +1,7 @@
 """Makes artifacts from a source model: which recipes apply to it, and the building of each in its own process.
 
-Recipes: `torch-fp32` (a `.pt2` as it is), `onnxruntime-fp32` (an ONNX file, exported from a `.pt2`), and
-`onnxruntime-int8` (that file quantised). The recipe of the source's own format comes first; its variants are the
-reference for all others. Rule: same source, recipe and settings, same `Origin`, and then nothing is built.
+The recipe of the source's own format comes first; its variants are the reference for all others. Rule: same source,
+recipe and settings, same `Origin`, and then nothing is built.
 """
 
 import hashlib
@@ -11,48 +10,29 @@ from pathlib import Path
 
 import msgspec
 
-from infaas_ray.domain import HardwareKind
-from infaas_ray.errors import InfaasError, InvalidInput, InvalidModel, one_of
-from infaas_ray.storage.repository import file_digest
-from infaas_ray.variants.build_job import Described, OpenSource, Quantize, Wrote
+from infaas_ray.domain import Architecture, HardwareKind
+from infaas_ray.errors import InfaasError, InvalidInput, InvalidModel, Refused, one_of
+from infaas_ray.variants.build_job import Build, Described, Job, OpenSource, Wrote
 from infaas_ray.variants.jobs import JobReport, run_job
+from infaas_ray.variants.recipes import Form, Make, Recipe, all_recipes
+from infaas_ray.variants.runtime import installed, runtime_named
+from infaas_ray.variants.sources import Source
 
 _MODULE = "infaas_ray.variants.build_job"
 _BUILD_THREADS = 2
-_PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".joblib")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """A way to make an artifact. `version` grows when the way changes, so that artifacts are made anew."""
-
-    runtime: str
-    precision: str
-    suffixes: tuple[str, ...]
-    hardware: tuple[HardwareKind, ...]
-    version: int = 1
-
-    @property
-    def label(self) -> str:
-        """`runtime-precision`."""
-        return f"{self.runtime}-{self.precision}"
-
-
-_ANY = (HardwareKind.CPU, HardwareKind.GPU)
-RECIPES = (
-    Recipe(runtime="torch", precision="fp32", suffixes=(".pt2",), hardware=_ANY),
-    Recipe(runtime="onnxruntime", precision="fp32", suffixes=(".pt2", ".onnx"), hardware=_ANY),
-    # The GPU provider runs quantise and dequantise pairs as separate kernels, slower than fp32.
-    Recipe(runtime="onnxruntime", precision="int8", suffixes=(".pt2", ".onnx"), hardware=(HardwareKind.CPU,)),
-)
+_CALIBRATED = (Make.STATIC_INT8, Make.NNCF_INT8, Make.INT8_ENGINE)
+# The engine keeps the usual lengths of free dimensions, which only rows tell.
+_TAKES_ROWS = (*_CALIBRATED, Make.ENGINE, Make.HALF_ENGINE, Make.NEURON)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationOptions:
     """Which variants to make, and how strictly.
 
-    `threads` apply to CPU; other hardware gets one variant per artifact. `recipes` are labels, None for all that
-    apply. `min_fidelity` is the least mean cosine to the reference. Limits are seconds per child process.
+    `threads` are those of a CPU, `neuron_cores` those of Neuron; a GPU gets a variant per `gpu_batch_limits` (by
+    default the one `batch_limit`). `recipes` are labels, None for all that pay. `min_fidelity` is the least mean
+    cosine to the reference. Limits are seconds and bytes per child process; without a limit of memory it is 80 % of
+    the machine's. `offer_all` offers dominated variants, too. `allow_pickle` lets a pickled source run its code here.
     """
 
     threads: tuple[int, ...] = (1, 2)
@@ -63,56 +43,71 @@ class GenerationOptions:
     most_scoring_rows: int = 2000
     build_limit_s: float = 600.0
     profile_limit_s: float = 600.0
+    memory_limit_bytes: int | None = None
+    gpu_batch_limits: tuple[int, ...] = ()
+    neuron_cores: tuple[int, ...] = (1,)
+    offer_all: bool = False
+    allow_pickle: bool = False
 
     def __post_init__(self) -> None:
-        known = [x.label for x in RECIPES]
-        for label in self.recipes or ():
-            if label not in known:
-                raise InvalidInput(one_of("recipe", label, known))
+        if self.recipes:
+            known = [x.label for x in all_recipes()]
+            for label in self.recipes:
+                if label not in known:
+                    raise InvalidInput(one_of("recipe", label, known))
         if not self.threads or not self.hardware or self.recipes == ():
             raise InvalidInput("threads, hardware and recipes must each name at least one")
         if min(self.threads) < 1 or self.batch_limit < 1 or self.most_scoring_rows < 1:
             raise InvalidInput("threads, batch_limit and most_scoring_rows must be at least 1")
 
-    def recipes_for(self, source: Path) -> list[Recipe]:
-        """The recipes to follow for a source, its own format first; InvalidInput where none applies."""
-        found = [
-            x
-            for x in RECIPES
-            if source.suffix in x.suffixes
-            and (self.recipes is None or x.label in self.recipes)
-            and set(self.hardware) & set(x.hardware)
-        ]
+    def recipes_for(self, form: Form) -> list[Recipe]:
+        """The recipes to follow for a source of this form, its own first; InvalidInput where none applies."""
+        found = [x for x in all_recipes() if x.takes(form) and self._wants(x)]
         if not found:
-            raise InvalidInput(f"none of the chosen recipes makes variants of a {source.suffix} model on that hardware")
+            raise InvalidInput(f"none of the chosen recipes makes variants of a {form} model on that hardware")
+        return sorted(found, key=lambda x: x.form is not form)
+
+    def _wants(self, recipe: Recipe) -> bool:
+        return any(self._wants_on(recipe, x) for x in self.hardware)
+
+    def _wants_on(self, recipe: Recipe, hardware: HardwareKind) -> bool:
+        if self.recipes is None:
+            return recipe.pays_on(hardware)
+        return recipe.label in self.recipes and hardware in recipe.works
+
+    def cells(self, recipe: Recipe) -> list[tuple[HardwareKind, int, int]]:
+        """Hardware, threads (on Neuron cores) and batch limit of each variant that a recipe's artifact gives."""
+        found: list[tuple[HardwareKind, int, int]] = []
+        for hardware in dict.fromkeys(x for x in self.hardware if self._wants_on(recipe, x)):
+            match hardware:
+                case HardwareKind.CPU:
+                    found += [(hardware, count, self.batch_limit) for count in dict.fromkeys(self.threads)]
+                case HardwareKind.NEURON:
+                    found += [(hardware, count, self.batch_limit) for count in dict.fromkeys(self.neuron_cores)]
+                case HardwareKind.GPU:
+                    limits = dict.fromkeys(self.gpu_batch_limits or (self.batch_limit,))
+                    found += [(hardware, 1, limit) for limit in limits]
         return found
 
-    def cells(self, recipe: Recipe) -> list[tuple[HardwareKind, int]]:
-        """Hardware and threads of each variant that a recipe's artifact gives."""
-        found = []
-        for hardware in dict.fromkeys(x for x in self.hardware if x in recipe.hardware):
-            threads = dict.fromkeys(self.threads) if hardware is HardwareKind.CPU else (1,)
-            found += [(hardware, count) for count in threads]
-        return found
+    @property
+    def largest_batch(self) -> int:
+        """The largest batch limit of any variant."""
+        return max(self.batch_limit, *self.gpu_batch_limits, 1)
 
 
-def check_source(path: Path) -> None:
-    """Raise InvalidModel unless `path` is a file that may be a source model."""
-    if path.suffix in _PICKLES:
-        raise InvalidModel(
-            f"{path.name} is a pickle by its name, and reading a pickle runs whatever code is in it; export the model "
-            "to ONNX or with torch.export.save(torch.export.export(model, args), 'model.pt2') and register that"
-        )
-    if path.suffix not in {suffix for recipe in RECIPES for suffix in recipe.suffixes}:
-        raise InvalidModel(f"{path.name} is neither a .pt2 (torch.export.save) nor an .onnx file")
-    if not path.is_file():
-        raise InvalidModel(f"there is no model file {path}")
+def missing_frameworks(recipes: list[Recipe], options: GenerationOptions) -> dict[str, str]:
+    """Runtimes of these recipes that are not installed here, with the extra that brings each.
 
-
-def source_digest(path: Path) -> str:
-    """SHA-256 over the source and the files beside it that carry its weights (`model.onnx.data` and the like)."""
-    parts = [file_digest(x) for x in sorted(path.parent.glob(f"{path.name}*")) if x.is_file()]
-    return parts[0] if len(parts) == 1 else hashlib.sha256("".join(parts).encode()).hexdigest()
+    None where recipes were asked for by label: then each says so itself.
+    """
+    if options.recipes is not None:
+        return {}
+    runtimes = {x.runtime: runtime_named(x.runtime) for x in recipes}
+    return {
+        name: f"not installed: pip install 'infaas_ray[{runtime.extra}]'"
+        for name, runtime in runtimes.items()
+        if not installed(runtime)
+    }
 
 
 def recipe_origin(recipe: Recipe, settings: dict[str, object]) -> str:
@@ -124,46 +119,75 @@ def recipe_origin(recipe: Recipe, settings: dict[str, object]) -> str:
 class Builder:
     """Builds the artifacts of one source in `folder`."""
 
-    def __init__(self, source: Path, folder: Path, *, output_names: list[str] | None, limit_s: float) -> None:
+    def __init__(
+        self, source: Source, folder: Path, options: GenerationOptions, *, output_names: list[str] | None
+    ) -> None:
         self._source = source
         self._folder = folder
+        self._options = options
         self._output_names = output_names
-        self._limit_s = limit_s
-        self._onnx: Path | InfaasError = InvalidModel("the source was not opened for ONNX")
+        self._forms: dict[Form, Path | InfaasError] = {}
 
-    def open(self, *, onnx: bool) -> Described:
+    def open(self, validation: Path | None, *, onnx: bool) -> Described:
         """Read what the source takes and gives; with `onnx`, also make the ONNX file that recipes start from.
 
+        `validation` gives the input rows that some kinds of source are traced with.
         Raises InvalidModel where the source cannot be read, MissingExtra where its framework is not installed. An
         export that fails is raised later, by the recipes that need it.
         """
-        target = str(self._folder / "source.fp32.onnx") if onnx else None
-        job = OpenSource(source=str(self._source), output_names=self._output_names, onnx=target)
-        report = self._run(job, f"reading {self._source.name}")
+        job = OpenSource(
+            source=str(self._source.path),
+            kind=self._source.kind,
+            output_names=self._output_names,
+            validation=None if validation is None else str(validation),
+            folder=str(self._folder),
+            onnx=onnx,
+        )
+        report = self._run(job, f"reading {self._source.path.name}")
         if not report.results:
-            raise report.failure or InvalidModel(f"{self._source.name} cannot be read")
-        if report.failure is not None:
-            self._onnx = report.failure
-        elif onnx:
-            self._onnx = Path(report.last(Wrote).path)
-        return msgspec.json.decode(report.results[0], type=Described)
+            raise report.failure or InvalidModel(f"{self._source.path.name} cannot be read")
+        described, *wrote = report.results
+        found = msgspec.json.decode(described, type=Described)
+        self._forms[self._source.form] = Path(found.path)
+        if wrote:
+            self._forms[Form.ONNX] = Path(msgspec.json.decode(wrote[0], type=Wrote).path)
+        elif report.failure is not None:
+            self._forms[Form.ONNX] = report.failure
+        return found
 
-    def build(self, recipe: Recipe, calibration: Path | None, batch: int) -> Path:
-        """The artifact's file. `calibration` are input rows (`.npz`) for quantising, `batch` at a time.
+    def build(self, recipe: Recipe, architecture: Architecture, rows: Path, calibration: Path | None) -> Path:
+        """The artifact's file. `calibration` are input rows (`.npz`) for quantising, `rows` any rows, for their shapes.
 
-        Raises InvalidModel where it cannot be made.
+        Raises Refused where the source cannot give it, InvalidModel where it cannot be made.
         """
-        if recipe.runtime == "torch":
-            return self._source
-        if isinstance(self._onnx, InfaasError):
-            raise self._onnx
-        if recipe.precision == "fp32":
-            return self._onnx
-        if calibration is None:
-            raise InvalidModel("int8 needs rows to calibrate on: give a validation set")
-        target = self._folder / f"{recipe.label}.onnx"
-        job = Quantize(onnx=str(self._onnx), rows=str(calibration), batch=batch, target=str(target))
-        return Path(self._run(job, "quantising").last(Wrote).path)
+        source = self._forms.get(recipe.form, InvalidModel(f"the source was not opened as {recipe.form}"))
+        if isinstance(source, InfaasError):
+            raise source
+        if recipe.make is Make.AS_IS:
+            return source
+        if recipe.make in _CALIBRATED and calibration is None:
+            raise Refused("int8 needs rows to calibrate on: give a validation set")
+        options = self._options
+        given = calibration if recipe.make in _CALIBRATED else rows if recipe.make in _TAKES_ROWS else None
+        job = Build(
+            make=recipe.make,
+            precision=recipe.precision,
+            source=str(source),
+            rows=None if given is None else str(given),
+            batch=options.largest_batch,
+            inputs=list(architecture.inputs),
+            asked=options.recipes is not None,
+            target=str(self._folder / f"{recipe.label}.artifact"),
+        )
+        return Path(self._run(job, f"making {recipe.make}").last(Wrote).path)
 
-    def _run(self, job: OpenSource | Quantize, what: str) -> JobReport:
-        return run_job(_MODULE, job, what=what, folder=self._folder, threads=_BUILD_THREADS, limit_s=self._limit_s)
+    def _run(self, job: Job, what: str) -> JobReport:
+        return run_job(
+            _MODULE,
+            job,
+            what=what,
+            folder=self._folder,
+            threads=_BUILD_THREADS,
+            limit_s=self._options.build_limit_s,
+            memory_limit_bytes=self._options.memory_limit_bytes,
+        )

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +26,20 @@ Emit = Callable[[object], None]
 T = TypeVar("T")
 
 # No credentials among them: a model file must not be able to read any.
-_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "SYSTEMROOT")
+_ENVIRONMENT = (
+    *("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "SYSTEMROOT"),
+    *("INFAAS_CACHE", "XDG_CACHE_HOME", "NEURON_RT_VISIBLE_CORES"),
+)
 _PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 _LAST_WORDS = 400
+_LOOK_EVERY_S = 0.25
+_MEMORY_SHARE = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    seconds: float
+    memory_bytes: int
 
 
 class _Envelope(msgspec.Struct):
@@ -58,14 +70,25 @@ class JobReport:
         return msgspec.json.decode(self.results[-1], type=kind)
 
 
-def run_job(module: str, job: object, *, what: str, folder: Path, threads: int, limit_s: float) -> JobReport:
+def run_job(
+    module: str,
+    job: object,
+    *,
+    what: str,
+    folder: Path,
+    threads: int,
+    limit_s: float,
+    memory_limit_bytes: int | None = None,
+) -> JobReport:
     """Run `python -m module` on `job`, with temporary files in `folder`, for at most `limit_s` seconds.
 
+    A child that takes more than `memory_limit_bytes` (by default 80 % of the machine's memory) is ended.
     `what` begins the sentence about a crash or a hang: "WHAT failed: it was ended by SIGSEGV".
     """
     with tempfile.NamedTemporaryFile(dir=folder, suffix=".results") as results:
         envelope = _Envelope(results=results.name, limit_s=limit_s, job=msgspec.Raw(msgspec.json.encode(job)))
-        ended = _run(module, msgspec.json.encode(envelope), _environment(folder, threads), limit_s)
+        limits = _Limits(limit_s, memory_limit_bytes or _most_memory_bytes())
+        ended = _run(module, msgspec.json.encode(envelope), _environment(folder, threads), limits)
         lines = [msgspec.json.decode(x, type=_Line) for x in results.read().splitlines() if _is_json(x)]
     errored = [x for x in lines if x.error]
     given = tuple(bytes(x.result) for x in lines if not x.error)
@@ -94,7 +117,7 @@ def serve_job(kind: type[T], work: Callable[[T, Emit], None]) -> None:
             file.write(msgspec.json.encode(_Line(error=InvalidModel.__name__, args=[text])) + b"\n")
 
 
-def _run(module: str, stdin: bytes, environment: dict[str, str], limit_s: float) -> str | None:
+def _run(module: str, stdin: bytes, environment: dict[str, str], limits: "_Limits") -> str | None:
     """Run the child to its end; the way it failed, or None."""
     # -P keeps the current folder off the module path: a stray torch.py there would be imported otherwise.
     process = subprocess.Popen(
@@ -106,17 +129,44 @@ def _run(module: str, stdin: bytes, environment: dict[str, str], limit_s: float)
         start_new_session=True,
     )
     try:
-        _, stderr = process.communicate(stdin, timeout=limit_s)
-    except subprocess.TimeoutExpired:
-        return f"it exceeded its time limit of {limit_s:g} s"
+        stderr, exceeded = _watch(process, stdin, limits)
     finally:
         _end(process)
+    if exceeded:
+        return exceeded
     if process.returncode == 0:
         return None
     said = _shortened(stderr.decode(errors="replace"))
     if process.returncode < 0:
         return f"it was ended by {signal.Signals(-process.returncode).name}" + (f": {said}" if said else "")
     return f"it exited with status {process.returncode}: {said}"
+
+
+def _watch(process: subprocess.Popen[bytes], stdin: bytes, limits: "_Limits") -> tuple[bytes, str | None]:
+    """Wait for the child's end: what it wrote to standard error, and which limit it exceeded before."""
+    end = time.monotonic() + limits.seconds
+    written: bytes | None = stdin
+    while (left := end - time.monotonic()) > 0:
+        try:
+            _, stderr = process.communicate(written, timeout=min(_LOOK_EVERY_S, left))
+        except subprocess.TimeoutExpired:
+            written = None  # it is under way; `communicate` takes it only once
+        else:
+            return stderr, None
+        if _resident_bytes(process.pid) > limits.memory_bytes:
+            return b"", f"it exceeded its memory limit of {limits.memory_bytes / 1e6:.0f} MB"
+    return b"", f"it exceeded its time limit of {limits.seconds:g} s"
+
+
+def _resident_bytes(process: int) -> int:
+    try:
+        return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError):
+        return 0  # it has just ended
+
+
+def _most_memory_bytes() -> int:
+    return int(_MEMORY_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

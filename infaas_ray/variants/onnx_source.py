@@ -1,18 +1,20 @@
 """Reads what an `.onnx` source takes and gives, makes it one file, and quantises it. Runs in build jobs."""
 
 import importlib
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from infaas_ray.domain import DATATYPE_OF, Array, TensorSpec
-from infaas_ray.errors import InvalidModel, MissingExtra
+from infaas_ray.errors import InvalidModel, MissingExtra, Refused
 from infaas_ray.variants.onnx_runtime import open_session
 
 _HOW_TO_FREE_THE_BATCH = (
     "export with a dynamic batch, in PyTorch: torch.onnx.export(model, args, path, dynamo=True, "
     'dynamic_shapes={"x": {0: "batch"}})'
 )
+_LEAST_PRODUCT_WEIGHTS = 1 << 17
 _ELEMENT_NAMES = {"float": "float32", "double": "float64"}
 
 
@@ -54,11 +56,12 @@ def single_file(path: Path, target: Path) -> Path:
     return target
 
 
-def quantize(source: Path, rows: Mapping[str, Array], batch: int, target: Path) -> None:
+def quantize(source: Path, rows: Mapping[str, Array], batch: int, target: Path, *, symmetric: bool = False) -> None:
     """Write `source` with 8-bit weights (signed, per channel) and activations (unsigned), calibrated on `rows`.
 
     Quantise and dequantise pairs (QDQ) stand in the graph. Unsigned activations with signed weights are what x86's
-    dot-product instructions take; the opposite choice runs several times slower there.
+    dot-product instructions take; the opposite choice runs several times slower there. `symmetric` signs activations
+    around zero instead, which is all that TensorRT takes.
     """
     _import_onnx()
     quantization = importlib.import_module("onnxruntime.quantization")
@@ -68,10 +71,42 @@ def quantize(source: Path, rows: Mapping[str, Array], batch: int, target: Path) 
         str(target),
         _Reader(rows, batch),
         quant_format=quantization.QuantFormat.QDQ,
-        activation_type=quantization.QuantType.QUInt8,
+        activation_type=quantization.QuantType.QInt8 if symmetric else quantization.QuantType.QUInt8,
+        weight_type=quantization.QuantType.QInt8,
+        per_channel=True,
+        extra_options={"ActivationSymmetric": symmetric, "WeightSymmetric": True},
+    )
+
+
+def quantize_products(source: Path, target: Path, *, asked: bool) -> None:
+    """Write `source` with 8-bit weights (per channel) of its matrix products; activations are scaled as they come.
+
+    Unless `asked` for, Refused where that rarely pays: with convolutions, or with few weights to multiply by.
+    """
+    onnx = _import_onnx()
+    quantization = importlib.import_module("onnxruntime.quantization")
+    prepared = _prepare(source, target.with_suffix(".prepared.onnx"))
+    graph = onnx.load(str(prepared)).graph
+    sizes = {x.name: math.prod(x.dims) for x in graph.initializer}
+    products = sum(sizes.get(name, 0) for x in graph.node if x.op_type in ("MatMul", "Gemm") for name in x.input)
+    if not asked and any(x.op_type == "Conv" for x in graph.node):
+        raise Refused("does not pay: dynamic int8 slows a network with convolutions down; static int8 suits it")
+    if not asked and products < _LEAST_PRODUCT_WEIGHTS:
+        raise Refused(f"does not pay: dynamic int8 gains nothing on {products} weights of matrix products")
+    quantization.quantize_dynamic(
+        str(prepared),
+        str(target),
+        op_types_to_quantize=["MatMul", "Gemm"],
         weight_type=quantization.QuantType.QInt8,
         per_channel=True,
     )
+
+
+def halve(source: Path, target: Path) -> None:
+    """Write `source` with 16-bit floats inside; inputs and outputs stay as they are."""
+    onnx = _import_onnx()
+    convert = importlib.import_module("onnxruntime.transformers.float16").convert_float_to_float16
+    onnx.save(convert(onnx.load(str(source)), keep_io_types=True), str(target))
 
 
 class _Reader:

@@ -4,9 +4,7 @@ Run as `python -m infaas_ray.variants.profile_job` by `jobs.run_job`. The framew
 timed, so load time is that of a cold start without the interpreter's own.
 """
 
-import os
 import platform
-import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,14 +12,12 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from infaas_ray.domain import Architecture, Array, BatchLatency, Hardware, HardwareKind, Variant
+from infaas_ray.domain import Architecture, Array, BatchLatency, Hardware, Variant
 from infaas_ray.errors import InvalidModel
 from infaas_ray.variants.jobs import Emit, serve_job
-from infaas_ray.variants.runtime import LoadedModel, runtime_of
-
-_WARM_UPS = 3
-_FEWEST_RUNS, _LEAST_RUNS, _MOST_RUNS = 5, 20, 200
-_ENOUGH_S, _TOO_LONG_S = 0.25, 3.0
+from infaas_ray.variants.machine import Moment, forget_cached, hardware, memory_bytes
+from infaas_ray.variants.runtime import LoadedModel, Runtime, runtime_of
+from infaas_ray.variants.timing import first_rows, time_batches
 
 
 class ProfileJob(msgspec.Struct, kw_only=True):
@@ -41,73 +37,66 @@ class ProfileJob(msgspec.Struct, kw_only=True):
 
 
 class Measured(msgspec.Struct, kw_only=True):
-    """What was measured; seconds and bytes."""
+    """What was measured; seconds and bytes. `warm_load_s` is None where nothing was timed."""
 
     load_s: float
     first_call_s: float
+    warm_load_s: float | None
     latencies: list[BatchLatency]
+    baseline_memory_bytes: int
     peak_memory_bytes: int
+    peak_device_memory_bytes: int
+    outside_load: float
     versions: dict[str, str]
     hardware: Hardware
 
 
 def work(job: ProfileJob, emit: Emit) -> None:
-    """Load, call once, time each batch size, read the memory peak, then compute the rows."""
+    """Load, call once, time the batch sizes, read the memory peak, compute the rows, then load once more."""
     with np.load(job.sample, allow_pickle=False) as file:
         sample = dict(file)
-    runtime = runtime_of(job.variant)
+    runtime, one = runtime_of(job.variant), first_rows(sample, 1)
+    forget_cached(Path(job.artifact))
+    baseline = memory_bytes("VmRSS")
+    model, load_s, first_call_s = _load(runtime, job, one)
+    before = Moment.now()
+    latencies = time_batches(model, sample, job.batches)
+    outside_load = before.outside_load(Moment.now())
+    peak, device_peak = memory_bytes("VmHWM"), model.device_memory_bytes()
+    if job.rows is not None:
+        np.save(job.outputs, _compute(model, job))
+    model.close()
+    emit(
+        Measured(
+            load_s=load_s,
+            first_call_s=first_call_s,
+            warm_load_s=_warm_load_s(runtime, job, one) if job.batches else None,
+            latencies=latencies,
+            baseline_memory_bytes=baseline,
+            peak_memory_bytes=peak,
+            peak_device_memory_bytes=device_peak,
+            outside_load=outside_load,
+            versions={"python": platform.python_version(), **runtime.versions()},
+            hardware=hardware(job.variant.hardware),
+        )
+    )
+
+
+def _load(runtime: Runtime, job: ProfileJob, one: Mapping[str, Array]) -> tuple[LoadedModel, float, float]:
+    """The model, the seconds of its load and those of its first call."""
     started = time.perf_counter()
     model = runtime.load(Path(job.artifact), job.variant, job.architecture)
     loaded = time.perf_counter()
-    first = model.predict(_first_rows(sample, 1))
+    first = model.predict(one)
     called = time.perf_counter()
     _check(first, job.architecture, 1)
-    latencies = [time_batch(model, _first_rows(sample, batch), batch) for batch in job.batches]
-    measured = Measured(
-        load_s=loaded - started,
-        first_call_s=called - loaded,
-        latencies=latencies,
-        peak_memory_bytes=_peak_memory_bytes(),
-        versions={"python": platform.python_version(), **runtime.versions()},
-        hardware=hardware(job.variant.hardware),
-    )
-    if job.rows is not None:
-        np.save(job.outputs, _compute(model, job))
-    emit(measured)
+    return model, loaded - started, called - loaded
 
 
-def time_batch(model: LoadedModel, inputs: Mapping[str, Array], batch: int) -> BatchLatency:
-    """Latency quantiles of one batch size, of 20 to 200 runs or about a quarter of a second.
-
-    A batch so slow that 20 runs would take long gets fewer, but at least 5.
-    """
-    for _ in range(_WARM_UPS):
-        model.predict(inputs)
-    runs: list[float] = []
-    spent = 0.0
-    while not _enough(len(runs), spent):
-        started = time.perf_counter()
-        model.predict(inputs)
-        runs.append(time.perf_counter() - started)
-        spent += runs[-1]
-    p50, p95, p99 = np.maximum.accumulate(np.percentile(runs, (50, 95, 99)))
-    return BatchLatency(batch=batch, p50_s=float(p50), p95_s=float(p95), p99_s=float(p99))
-
-
-def hardware(kind: HardwareKind) -> Hardware:
-    """This machine; cores are those that this process may use."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    model = _gpu_model() if kind is HardwareKind.GPU else _cpu_model()
-    return Hardware(kind=kind, model=model, cores=len(os.sched_getaffinity(0)), memory_bytes=memory)
-
-
-def _enough(runs: int, spent_s: float) -> bool:
-    slow = runs >= _FEWEST_RUNS and spent_s >= _TOO_LONG_S
-    return runs >= _MOST_RUNS or slow or (runs >= _LEAST_RUNS and spent_s >= _ENOUGH_S)
-
-
-def _first_rows(sample: Mapping[str, Array], count: int) -> dict[str, Array]:
-    return {name: np.resize(array, (count, *array.shape[1:])) for name, array in sample.items()}
+def _warm_load_s(runtime: Runtime, job: ProfileJob, one: Mapping[str, Array]) -> float:
+    model, load_s, first_call_s = _load(runtime, job, one)
+    model.close()
+    return load_s + first_call_s
 
 
 def _compute(model: LoadedModel, job: ProfileJob) -> Array:
@@ -131,23 +120,6 @@ def _check(outputs: Mapping[str, Array], architecture: Architecture, rows: int) 
                 f"output {spec.name!r} is {found.dtype} of shape {list(found.shape)} for {rows} rows, "
                 f"expected {spec.dtype} of shape {list(spec.shape)}"
             )
-
-
-def _peak_memory_bytes() -> int:
-    # Not getrusage: its peak includes that of the parent at the fork.
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
-
-
-def _cpu_model() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.machine())
-
-
-def _gpu_model() -> str:
-    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0].strip()
 
 
 if __name__ == "__main__":

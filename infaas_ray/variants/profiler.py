@@ -5,17 +5,20 @@ quantisation must not be sold as a cheaper model. Accuracy belongs to an artifac
 thread counts inherit it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from infaas_ray.domain import Accuracy, AccuracySource, Architecture, Array, Profile, Variant
-from infaas_ray.errors import InvalidModel
+from infaas_ray.errors import InvalidModel, Refused
 from infaas_ray.variants.jobs import run_job
+from infaas_ray.variants.latency_fit import fit_latency
 from infaas_ray.variants.metrics import Scored, mean_cosine, score
 from infaas_ray.variants.profile_job import Measured, ProfileJob
+from infaas_ray.variants.runtime import prepares, runtime_of
 from infaas_ray.variants.validation import ValidationSet
 
 _MODULE = "infaas_ray.variants.profile_job"
@@ -35,10 +38,18 @@ class Bench:
     calibration: Path | None
     sample: Path
     limit_s: float
+    memory_limit_bytes: int | None = None
 
 
-def lay_out(folder: Path, validation: ValidationSet, *, batch_limit: int, limit_s: float) -> Bench:
-    """Write the files. `limit_s` bounds each measurement."""
+def lay_out(
+    folder: Path,
+    validation: ValidationSet,
+    *,
+    batch_limit: int,
+    limit_s: float,
+    memory_limit_bytes: int | None = None,
+) -> Bench:
+    """Write the files. `limit_s` and `memory_limit_bytes` bound each measurement."""
     order = np.concatenate([validation.calibration, validation.scoring])
     rows, sample = folder / "rows.npz", folder / "sample.npz"
     np.savez(rows, allow_pickle=False, **validation.rows(order))
@@ -47,7 +58,13 @@ def lay_out(folder: Path, validation: ValidationSet, *, batch_limit: int, limit_
     if calibration is not None:
         np.savez(calibration, allow_pickle=False, **validation.rows(validation.calibration))
     return Bench(
-        folder=folder, validation=validation, rows=rows, calibration=calibration, sample=sample, limit_s=limit_s
+        folder=folder,
+        validation=validation,
+        rows=rows,
+        calibration=calibration,
+        sample=sample,
+        limit_s=limit_s,
+        memory_limit_bytes=memory_limit_bytes,
     )
 
 
@@ -56,6 +73,7 @@ def measure(
 ) -> tuple[Measured, Array]:
     """Run one profile job: time batch sizes (`timed`), give the first outputs of all rows (`answers`; else empty).
 
+    A runtime that keeps something per machine gets to make it first, in a process whose time is not counted.
     Raises InvalidModel, VariantFailed, MissingExtra or ConfigError: the variant does not work here.
     """
     outputs = bench.folder / "outputs.npy"
@@ -68,11 +86,23 @@ def measure(
         rows=str(bench.rows) if answers else None,
         outputs=str(outputs),
     )
-    report = run_job(
-        _MODULE, job, what="profiling", folder=bench.folder, threads=variant.threads, limit_s=bench.limit_s
-    )
-    measured = report.last(Measured)
+    if timed and prepares(runtime_of(variant), artifact, variant):
+        _run(msgspec.structs.replace(job, batches=[], rows=None), bench)
+    measured = _run(job, bench)
     return measured, np.load(outputs, allow_pickle=False) if answers else np.empty(0)
+
+
+def _run(job: ProfileJob, bench: Bench) -> Measured:
+    report = run_job(
+        _MODULE,
+        job,
+        what="profiling",
+        folder=bench.folder,
+        threads=job.variant.threads,
+        limit_s=bench.limit_s,
+        memory_limit_bytes=bench.memory_limit_bytes,
+    )
+    return report.last(Measured)
 
 
 def batch_sizes(limit: int) -> list[int]:
@@ -91,6 +121,11 @@ def profile_of(variant: Variant, measured: Measured, accuracy: Accuracy) -> Prof
         peak_memory_bytes=measured.peak_memory_bytes,
         accuracy=accuracy,
         versions=measured.versions,
+        warm_load_s=measured.warm_load_s,
+        baseline_memory_bytes=measured.baseline_memory_bytes,
+        peak_device_memory_bytes=measured.peak_device_memory_bytes,
+        outside_load=measured.outside_load,
+        fit=fit_latency(measured.latencies),
         measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
@@ -110,14 +145,18 @@ class Judge:
         self.reference: Array | None = None
 
     def judge(self, answers: Array, *, fp32: bool) -> Accuracy:
-        """The accuracy of these first outputs; InvalidModel where they are refused."""
+        """The accuracy of these first outputs.
+
+        Raises Refused where they are not good enough, InvalidModel where they cannot be judged.
+        """
         if not np.isfinite(answers).all():
-            raise InvalidModel("refused: its outputs on the validation rows are not all finite")
+            raise Refused("refused: its outputs on the validation rows are not all finite")
         if self.reference is None and not fp32:
             raise InvalidModel("refused: no fp32 variant works, so there is nothing to compare its outputs with")
+        fidelity = None
         if self.reference is not None:
-            self._compare(answers[self._scoring], self.reference[self._scoring])
-        accuracy = self._accuracy(answers)
+            fidelity = self._compare(answers[self._scoring], self.reference[self._scoring])
+        accuracy = replace(self._accuracy(answers), fidelity=fidelity)
         if self.reference is None:
             self.reference = answers
         return accuracy
@@ -126,13 +165,14 @@ class Judge:
     def _scoring(self) -> slice:
         return slice(len(self._validation.calibration), None)
 
-    def _compare(self, answers: Array, reference: Array) -> None:
+    def _compare(self, answers: Array, reference: Array) -> float:
         fidelity = mean_cosine(answers, reference)
         if not fidelity >= self._min_fidelity:
-            raise InvalidModel(
+            raise Refused(
                 f"refused: the mean cosine of its outputs to the fp32 reference is {fidelity:.4f}, "
                 f"below the bound of {self._min_fidelity:g}"
             )
+        return fidelity
 
     def _accuracy(self, answers: Array) -> Accuracy:
         validation, labels = self._validation, self._validation.labels

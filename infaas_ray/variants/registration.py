@@ -12,11 +12,14 @@ from infaas_ray.domain import UseCase
 from infaas_ray.errors import InvalidModel
 from infaas_ray.storage.metadata import Metadata
 from infaas_ray.storage.repository import Repository
-from infaas_ray.variants.generator import GenerationOptions, check_source, source_digest
+from infaas_ray.variants import sklearn_source
+from infaas_ray.variants.generator import GenerationOptions
 from infaas_ray.variants.metrics import metric_named
 from infaas_ray.variants.registration_run import Progress, Registration, Request, Run
+from infaas_ray.variants.sources import source_at, source_digest
 
 if TYPE_CHECKING:
+    from sklearn.base import BaseEstimator as Estimator
     from torch.export import ExportedProgram
 
 __all__ = ["Progress", "Registration", "ignore", "register"]
@@ -27,7 +30,7 @@ def ignore(_progress: Progress) -> None:
 
 
 def register(
-    source: "Path | ExportedProgram",
+    source: "Path | ExportedProgram | Estimator",
     *,
     architecture: str,
     use_case: UseCase,
@@ -42,7 +45,8 @@ def register(
 ) -> Registration:
     """Make, measure and record the variants of a model.
 
-    `source` is a `.pt2` or `.onnx` file, or an exported program; its first dimension must be a free batch.
+    `source` is a `.pt2` or `.onnx` file, whose first dimension must be a free batch; a TorchScript archive; a Hugging
+    Face folder with safetensors; an exported program; or a fitted scikit-learn estimator.
     `validation` is the `.npz` that `validation` describes; it may be left out where `declared_accuracy` (0..1) stands
     in for a measured one, and is then marked as declared. `output_names` names the outputs of a `.pt2`, or chooses
     among those of an `.onnx`. Seconds to minutes; safe to interrupt and call again.
@@ -56,25 +60,29 @@ def register(
     if validation is not None and not validation.is_file():
         raise InvalidModel(f"there is no validation file {validation}")
     with tempfile.TemporaryDirectory(prefix="infaas-register-") as name:
-        path = _source_file(source, Path(name))
+        options = options or GenerationOptions()
+        found = source_at(_source_file(source, Path(name)), allow_pickle=options.allow_pickle)
         request = Request(
-            source=path,
-            digest=source_digest(path),
+            source=found,
+            digest=source_digest(found.path),
             architecture=architecture,
             use_case=use_case,
             validation=validation,
             metric=metric,
-            options=options or GenerationOptions(),
+            options=options,
             declared_accuracy=declared_accuracy,
             output_names=None if output_names is None else tuple(output_names),
         )
         return Run(request, metadata, repository, Path(name), on_progress).run()
 
 
-def _source_file(source: "Path | ExportedProgram", folder: Path) -> Path:
+def _source_file(source: "Path | ExportedProgram | Estimator", folder: Path) -> Path:
     if isinstance(source, Path):
-        check_source(source)
-        return source.resolve()
+        return source
+    if sklearn_source.is_estimator(source):
+        path = folder / "source.onnx"
+        sklearn_source.export_onnx(source, path)
+        return path
     import torch.export
 
     # The archive holds its own file name, so a fixed one makes equal programs equal files.

@@ -20,7 +20,9 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 USE_CASE = UseCase(task="classification", dataset="points")
-ONE_THREAD = GenerationOptions(threads=(1,))
+ORT = ("torch-fp32", "onnxruntime-fp32", "onnxruntime-int8")
+BOTH_THREADS = GenerationOptions(recipes=ORT)
+ONE_THREAD = GenerationOptions(threads=(1,), recipes=ORT)
 ONLY_FP32 = GenerationOptions(threads=(1,), recipes=("onnxruntime-fp32",))
 
 
@@ -117,11 +119,11 @@ class Registered:
 
 @pytest.fixture(scope="module")
 def from_torch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registered]:
-    """One registration of a `.pt2` with default options, for the tests that only look at it."""
+    """One registration of a `.pt2`, for the tests that only look at it."""
     folder = tmp_path_factory.mktemp("torch")
     place, progress = place_at(folder), list[Progress]()
     source = write_pt2(folder / "linear.pt2")
-    result = place.register(source, options=GenerationOptions(), on_progress=progress.append)
+    result = place.register(source, options=BOTH_THREADS, on_progress=progress.append)
     yield Registered(place, source, result, progress)
     place.metadata.close()
 
@@ -142,6 +144,11 @@ def test_a_pt2_gives_six_profiled_variants(from_torch: Registered) -> None:
         assert profile.accuracy.value == 1.0 if "fp32" in name else profile.accuracy.value > 0.9
         assert profile.peak_memory_bytes > 1 << 20
         assert profile.load_s > 0
+        assert profile.warm_load_s is not None
+        assert 0 < profile.warm_load_s < profile.load_s
+        assert 1 << 20 < profile.baseline_memory_bytes < profile.peak_memory_bytes
+        assert profile.fit is not None
+        assert all(x.runs >= 20 for x in profile.latencies)
         assert profile.hardware.model
     assert "torch" in found["tiny@torch-fp32-cpu-t1-b16"].versions
     assert "onnxruntime" in found["tiny@onnxruntime-int8-cpu-t2-b16"].versions
@@ -177,6 +184,16 @@ def test_every_stored_variant_answers_alike(from_torch: Registered, rows: int) -
         np.testing.assert_allclose(answers["largest"], x.max(axis=1), atol=close)
 
 
+def test_dominated_variants_are_kept_and_not_offered(from_torch: Registered) -> None:
+    names = {x.name for x, _ in from_torch.result.variants}
+    metadata = from_torch.place.metadata
+    assert {x.name for x, _ in metadata.variants(offered=True)} == from_torch.result.offered
+    assert {x.name for x, _ in metadata.variants()} == names
+    profiles = {x.name: profile for x, profile in from_torch.result.variants}
+    best = max(profiles.values(), key=lambda x: x.saturation_qps / (2 if "-t2-" in x.variant else 1))
+    assert best.variant in from_torch.result.offered
+
+
 def test_a_gpu_variant_without_a_gpu_says_so(from_torch: Registered) -> None:
     torch = pytest.importorskip("torch")
     if torch.cuda.is_available():
@@ -201,7 +218,7 @@ def test_a_second_registration_starts_no_process(from_torch: Registered, monkeyp
 
     monkeypatch.setattr("infaas_ray.variants.jobs.subprocess.Popen", forbidden)
     before = from_torch.place.metadata.revision()
-    again = from_torch.place.register(from_torch.source, options=GenerationOptions())
+    again = from_torch.place.register(from_torch.source, options=BOTH_THREADS)
     assert set(again.skipped) == {x.name for x, _ in from_torch.result.variants}
     assert again.architecture == from_torch.result.architecture
     assert from_torch.place.metadata.revision() == before
@@ -220,9 +237,9 @@ def test_an_interrupted_registration_continues(place: Place) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        place.register(source, options=GenerationOptions(), on_progress=interrupt)
+        place.register(source, options=BOTH_THREADS, on_progress=interrupt)
     [(first, profile)] = place.metadata.variants()
-    result = place.register(source, options=GenerationOptions())
+    result = place.register(source, options=BOTH_THREADS)
     assert result.skipped == (first.name,)
     assert len(result.variants) == 4
     assert (first, profile) in place.metadata.variants()
@@ -244,7 +261,7 @@ def test_a_tampered_artifact_is_refused_and_registering_again_rebuilds_it(place:
 def test_a_variant_unlike_the_reference_is_refused_and_the_rest_stays(place: Place) -> None:
     source = write_onnx(place.folder / "m.onnx")
     place.register(source)
-    strict = GenerationOptions(threads=(1, 2), min_fidelity=0.99999999)
+    strict = replace(BOTH_THREADS, min_fidelity=0.99999999)
     result = place.register(source, options=strict)
     assert {x.precision for x, _ in result.variants} == {"fp32"}
     refused = {f"tiny@onnxruntime-int8-cpu-t{threads}-b16" for threads in (1, 2)}
@@ -252,6 +269,23 @@ def test_a_variant_unlike_the_reference_is_refused_and_the_rest_stays(place: Pla
     assert all("mean cosine" in reason for reason in result.failures.values())
     assert {x.label for x in place.metadata.failures("tiny")} == refused
     assert {x.name for x, _ in place.metadata.variants()} == {x.name for x, _ in result.variants}
+
+
+def test_a_refusal_is_remembered_and_nothing_is_built_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write_onnx(place.folder / "m.onnx")
+    strict = replace(BOTH_THREADS, min_fidelity=0.99999999)
+    first = place.register(source, options=strict)
+
+    def forbidden(*_args: object, **_options: object) -> None:
+        raise AssertionError("nothing is left to do")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("infaas_ray.variants.jobs.subprocess.Popen", forbidden)
+        again = place.register(source, options=strict)
+    assert again.failures == first.failures
+    assert set(again.skipped) == {x.name for x, _ in first.variants}
+    lenient = place.register(source, options=BOTH_THREADS)
+    assert (len(lenient.variants), lenient.failures, place.metadata.failures()) == (4, {}, [])
 
 
 def test_a_build_that_fails_is_recorded_and_the_rest_goes_on(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,6 +319,8 @@ def test_declared_accuracy_needs_no_validation_and_is_marked(place: Place) -> No
         value=0.8, metric="top1_accuracy", rows=0, standard_error=0.0, source=AccuracySource.DECLARED
     )
     assert "calibrate" in result.failures["onnxruntime-int8"]
+    [failure] = place.metadata.failures()
+    assert failure.refused
     with pytest.raises(InvalidModel, match="declare an accuracy"):
         place.register(source, validation=None)
 

@@ -1,5 +1,6 @@
 """Metadata in SQLite: what is put in comes out, names stay unambiguous, every change raises the revision."""
 
+import json
 import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -213,3 +214,55 @@ def test_variants_of_all_fields_round_trip(metadata: Metadata) -> None:
     metadata.add_architecture(architecture())
     metadata.put_variant(odd, profile(odd))
     assert metadata.variants() == [(odd, profile(odd))]
+
+
+def test_a_database_of_version_1_is_brought_up_to_date(tmp_path: Path) -> None:
+    path = tmp_path / "old.db"
+    new = Metadata(f"sqlite:///{path}")
+    new.add_architecture(architecture())
+    new.put_variant(variant(), profile(variant()))
+    new.record_failure("cnn", "x", "because")
+    new.close()
+    with sqlite3.connect(path) as connection:  # what version 1 had: no such columns, no such keys in the profile
+        for table, column in (
+            ("variants", "offered"),
+            ("failures", "source"),
+            ("failures", "recipe"),
+            ("failures", "refused"),
+        ):
+            connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+        body = json.loads(connection.execute("SELECT profile FROM variants").fetchone()[0])
+        for name in ("warm_load_s", "baseline_memory_bytes", "peak_device_memory_bytes", "outside_load", "fit"):
+            del body[name]
+        del body["latencies"][0]["p999_s"], body["latencies"][0]["runs"], body["accuracy"]["fidelity"]
+        connection.execute("UPDATE variants SET profile = ?", (json.dumps(body),))
+        connection.execute("UPDATE state SET value = 1 WHERE key = 'schema_version'")
+    connection.close()
+    for _ in range(2):
+        again = Metadata(f"sqlite:///{path}")
+        assert again.variants(offered=True) == [(variant(), profile(variant()))]
+        assert [(x.label, x.refused, x.origin) for x in again.failures()] == [("x", False, Origin())]
+        again.close()
+
+
+def test_only_what_is_offered_is_given_on_request(metadata: Metadata) -> None:
+    metadata.add_architecture(architecture())
+    one, two = variant(), variant(threads=2)
+    metadata.put_variant(one, profile(one))
+    metadata.put_variant(two, profile(two), offered=False)
+    assert [x.name for x, _ in metadata.variants(offered=True)] == [one.name]
+    before = metadata.revision()
+    metadata.offer("cnn", {two.name})
+    assert metadata.revision() == before + 1
+    assert [x.name for x, _ in metadata.variants("cnn", offered=True)] == [two.name]
+    assert [x.name for x, _ in metadata.variants(offered=False)] == [one.name]
+    assert len(metadata.variants()) == 2
+    metadata.offer("cnn", {two.name})
+    assert metadata.revision() == before + 1
+
+
+def test_a_refusal_keeps_its_origin(metadata: Metadata) -> None:
+    origin = Origin(source="a" * 64, recipe="r/v1")
+    metadata.record_failure("cnn", "int8", "too unlike", origin, refused=True)
+    [found] = metadata.failures("cnn")
+    assert (found.origin, found.refused, found.reason) == (origin, True, "too unlike")

@@ -1,68 +1,97 @@
-"""Which recipes and cells apply, what sources are refused, and what makes an origin."""
-
-from pathlib import Path
+"""Which recipes and cells apply, and what makes an origin."""
 
 import pytest
 
 from infaas_ray.domain import HardwareKind
-from infaas_ray.errors import InvalidInput, InvalidModel
-from infaas_ray.variants.generator import RECIPES, GenerationOptions, check_source, recipe_origin, source_digest
+from infaas_ray.errors import InvalidInput
+from infaas_ray.variants import recipes
+from infaas_ray.variants.generator import GenerationOptions, missing_frameworks, recipe_origin
+from infaas_ray.variants.recipes import RECIPES, Form, Recipe
+
+ONNX_ON_CPU = [
+    "onnxruntime-fp32",
+    "onnxruntime-int8",
+    "onnxruntime-int8-dynamic",
+    "openvino-fp32",
+    "openvino-bf16",
+    "openvino-int8",
+]
 
 
-def labels(options: GenerationOptions, name: str) -> list[str]:
-    return [x.label for x in options.recipes_for(Path(name))]
+@pytest.fixture(autouse=True)
+def _bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipes, "cpu_flags", lambda: frozenset({"avx512_bf16"}))
+
+
+def labels(options: GenerationOptions, form: Form) -> list[str]:
+    return [x.label for x in options.recipes_for(form)]
+
+
+def named(label: str) -> Recipe:
+    return next(x for x in RECIPES if x.label == label)
 
 
 def test_the_sources_own_format_comes_first() -> None:
-    assert labels(GenerationOptions(), "m.pt2") == ["torch-fp32", "onnxruntime-fp32", "onnxruntime-int8"]
-    assert labels(GenerationOptions(), "m.onnx") == ["onnxruntime-fp32", "onnxruntime-int8"]
-    assert labels(GenerationOptions(recipes=("onnxruntime-int8",)), "m.pt2") == ["onnxruntime-int8"]
+    assert labels(GenerationOptions(), Form.PROGRAM) == ["torch-fp32", "torch-bf16", *ONNX_ON_CPU]
+    assert labels(GenerationOptions(), Form.ONNX) == ONNX_ON_CPU
+    assert labels(GenerationOptions(recipes=("onnxruntime-int8",)), Form.PROGRAM) == ["onnxruntime-int8"]
 
 
-def test_cells_are_threads_on_cpu_and_one_on_a_gpu() -> None:
-    options = GenerationOptions(threads=(1, 4, 1), hardware=(HardwareKind.CPU, HardwareKind.GPU))
-    cells = {x.label: options.cells(x) for x in RECIPES}
-    cpu = [(HardwareKind.CPU, 1), (HardwareKind.CPU, 4)]
-    assert cells["torch-fp32"] == [*cpu, (HardwareKind.GPU, 1)]
-    assert cells["onnxruntime-int8"] == cpu
+def test_bf16_is_made_where_the_processor_computes_in_it_or_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipes, "cpu_flags", lambda: frozenset({"avx2"}))
+    assert not [x for x in labels(GenerationOptions(), Form.PROGRAM) if "bf16" in x]
+    assert labels(GenerationOptions(recipes=("torch-bf16",)), Form.PROGRAM) == ["torch-bf16"]
+
+
+def test_what_wins_nowhere_is_made_on_request_only() -> None:
+    asked = GenerationOptions(recipes=("torch-compiled-fp32",))
+    assert labels(asked, Form.PROGRAM) == ["torch-compiled-fp32"]
+    assert asked.cells(named("torch-compiled-fp32")) == [(HardwareKind.CPU, 1, 16), (HardwareKind.CPU, 2, 16)]
+    assert "torch-compiled-fp32" not in labels(GenerationOptions(), Form.PROGRAM)
+
+
+def test_accelerators_get_recipes_of_their_own() -> None:
+    gpu = labels(GenerationOptions(hardware=(HardwareKind.GPU,)), Form.PROGRAM)
+    assert {f"torch-{x}" for x in ("fp32", "tf32", "bf16", "fp16")} < set(gpu)
+    assert {f"tensorrt-{x}" for x in ("fp32", "tf32", "fp16", "int8")} < set(gpu)
+    assert {"torch-compiled-fp16", "onnxruntime-fp16"} < set(gpu)
+    assert not [x for x in gpu if x.startswith("openvino")]
+    neuron = GenerationOptions(hardware=(HardwareKind.NEURON,), neuron_cores=(1, 2))
+    assert labels(neuron, Form.PROGRAM) == ["neuron-fp32", "neuron-bf16"]
+    assert neuron.cells(named("neuron-bf16")) == [(HardwareKind.NEURON, 1, 16), (HardwareKind.NEURON, 2, 16)]
+
+
+def test_cells_are_threads_on_cpu_and_batch_limits_on_a_gpu() -> None:
+    both = (HardwareKind.CPU, HardwareKind.GPU)
+    options = GenerationOptions(threads=(1, 4, 1), hardware=both, gpu_batch_limits=(16, 64))
+    cpu = [(HardwareKind.CPU, 1, 16), (HardwareKind.CPU, 4, 16)]
+    gpu = [(HardwareKind.GPU, 1, 16), (HardwareKind.GPU, 1, 64)]
+    assert options.cells(named("torch-fp32")) == [*cpu, *gpu]
+    assert options.cells(named("onnxruntime-int8")) == cpu
+    assert options.largest_batch == 64
+
+
+def test_missing_frameworks_are_named_with_their_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("infaas_ray.variants.generator.installed", lambda runtime: runtime.extra != "openvino")
+    options = GenerationOptions()
+    assert missing_frameworks(options.recipes_for(Form.ONNX), options) == {
+        "openvino": "not installed: pip install 'infaas_ray[openvino]'"
+    }
+    asked = GenerationOptions(recipes=("openvino-int8",))
+    assert missing_frameworks(asked.recipes_for(Form.ONNX), asked) == {}
 
 
 def test_options_that_give_nothing_are_refused() -> None:
     with pytest.raises(InvalidInput, match="none of the chosen recipes"):
-        GenerationOptions(recipes=("torch-fp32",)).recipes_for(Path("m.onnx"))
+        GenerationOptions(recipes=("torch-fp32",)).recipes_for(Form.ONNX)
     with pytest.raises(InvalidInput, match="none of the chosen recipes"):
-        GenerationOptions(hardware=(HardwareKind.NEURON,)).recipes_for(Path("m.onnx"))
-    with pytest.raises(InvalidInput, match=r"recipe 'caffe'.*torch-fp32"):
+        GenerationOptions(hardware=(HardwareKind.NEURON,)).recipes_for(Form.ONNX)
+    with pytest.raises(InvalidInput, match=r"recipe 'caffe'.*onnxruntime-fp32"):
         GenerationOptions(recipes=("caffe",))
     with pytest.raises(InvalidInput, match="at least"):
         GenerationOptions(threads=())
     with pytest.raises(InvalidInput, match="at least"):
         GenerationOptions(threads=(0,))
-
-
-@pytest.mark.parametrize("name", ["m.pt", "m.pkl", "m.pth", "m.bin"])
-def test_pickles_are_refused_with_the_way_out(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_bytes(b"x")
-    with pytest.raises(InvalidModel, match=r"runs whatever code.*torch\.export\.save"):
-        check_source(tmp_path / name)
-
-
-def test_other_sources_that_cannot_be(tmp_path: Path) -> None:
-    with pytest.raises(InvalidModel, match=r"neither a \.pt2"):
-        check_source(tmp_path / "m.h5")
-    with pytest.raises(InvalidModel, match="no model file"):
-        check_source(tmp_path / "m.onnx")
-
-
-def test_the_digest_covers_weights_beside_the_model(tmp_path: Path) -> None:
-    model, weights = tmp_path / "m.onnx", tmp_path / "m.onnx.data"
-    model.write_bytes(b"graph")
-    digests = [source_digest(model)]
-    for content in (b"one", b"two"):
-        weights.write_bytes(content)
-        digests.append(source_digest(model))
-    assert len(set(digests)) == 3
-    assert {len(x) for x in digests} == {64}
 
 
 def test_an_origin_changes_with_recipe_version_and_settings() -> None:

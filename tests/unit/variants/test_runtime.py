@@ -24,11 +24,20 @@ def test_runtimes_go_by_name() -> None:
 
 
 def test_an_unknown_runtime_names_the_known() -> None:
-    with pytest.raises(InvalidInput, match="known: fake, onnxruntime, torch"):
+    with pytest.raises(InvalidInput, match="known: fake, neuron, onnxruntime, openvino, tensorrt, torch"):
         runtime_named("caffe")
 
 
-@pytest.mark.parametrize(("runtime", "module"), [("torch", "torch"), ("onnxruntime", "onnxruntime")])
+@pytest.mark.parametrize(
+    ("runtime", "module"),
+    [
+        ("torch", "torch"),
+        ("torch-compiled", "torch"),
+        ("onnxruntime", "onnxruntime"),
+        ("openvino", "openvino"),
+        ("tensorrt", "tensorrt"),
+    ],
+)
 def test_a_missing_framework_names_its_extra(monkeypatch: pytest.MonkeyPatch, runtime: str, module: str) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingExtra, match="pip install") as caught:

@@ -1,0 +1,1 @@
+"""What generated variants are worth, on an NVIDIA GPU."""

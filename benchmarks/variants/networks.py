@@ -1,0 +1,143 @@
+"""The two networks of the benchmark with real data: a ResNet-18 trained here on handwritten digits, and MiniLM.
+
+The digits are scikit-learn's, enlarged from 8x8 to 64x64 so that the network does the work of small photographs. The
+sentence encoder and its labelled sentences are the demonstration's.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from infaas_ray.demo import digits, minilm, sentences
+from infaas_ray.demo.models import export, make_once
+from infaas_ray.domain import UseCase
+
+SIDE = 64
+EPOCHS, BATCH_ROWS, LEARNING_RATE = 5, 32, 2e-3
+STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """A model file with its validation rows."""
+
+    name: str
+    path: Path
+    validation: Path
+    metric: str
+    use_case: UseCase
+
+
+def cnn(folder: Path) -> Network:
+    """A ResNet-18, trained for a minute or two where its file is not there yet."""
+    make_once(folder / "digits64.npz", _write_digits)
+    make_once(folder / "resnet18.pt2", _write_resnet)
+    return Network(
+        name="resnet18-digits",
+        path=folder / "resnet18.pt2",
+        validation=folder / "digits64.npz",
+        metric="top1_accuracy",
+        use_case=UseCase(task="digit-classification", dataset="digits64"),
+    )
+
+
+def encoder(folder: Path) -> Network:
+    """MiniLM with its published weights."""
+    make_once(folder / "sentences.npz", lambda path: np.savez_compressed(path, **sentences.validation()))
+    make_once(folder / "minilm.pt2", _write_encoder)
+    return Network(
+        name="minilm-l6",
+        path=folder / "minilm.pt2",
+        validation=folder / "sentences.npz",
+        metric="centroid_accuracy",
+        use_case=UseCase(task="sentence-embedding", dataset="stdlib-docs"),
+    )
+
+
+NETWORKS: dict[str, Callable[[Path], Network]] = {"cnn": cnn, "minilm": encoder}
+
+
+def enlarged(images: np.ndarray, side: int) -> np.ndarray:
+    """Images [n, 1, 8, 8] as [n, 3, side, side]."""
+    import torch
+
+    tensor = torch.nn.functional.interpolate(torch.from_numpy(images), (side, side), mode="bilinear")
+    return tensor.repeat(1, 3, 1, 1).numpy()
+
+
+def digits_at(side: int) -> dict[str, np.ndarray]:
+    """The arrays of a validation file of digits enlarged to `side`."""
+    arrays = digits.validation(digits.load())
+    return {**arrays, "image": enlarged(arrays["image"], side)}
+
+
+def _write_digits(path: Path) -> None:
+    np.savez_compressed(path, **digits_at(SIDE))
+
+
+def _write_encoder(path: Path) -> None:
+    import torch
+
+    tokens = torch.ones(2, sentences.TOKENS, dtype=torch.int64)
+    export(minilm.load(sentences.weights_folder()), {"input_ids": tokens, "attention_mask": tokens.clone()}, path)
+
+
+def _write_resnet(path: Path) -> None:
+    import torch
+
+    torch.manual_seed(0)
+    data = digits.load()
+    images = torch.from_numpy(enlarged(data.images[data.training], SIDE))
+    labels = torch.from_numpy(data.labels[data.training])
+    network = resnet18(10).to(memory_format=torch.channels_last).train()
+    steps = EPOCHS * -(-len(labels) // BATCH_ROWS)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps)
+    for _ in range(EPOCHS):
+        for rows in torch.split(torch.randperm(len(labels)), BATCH_ROWS):
+            loss = torch.nn.functional.cross_entropy(network(images[rows])["logits"], labels[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    module = network.to(memory_format=torch.contiguous_format).eval()
+    export(module, {"image": torch.zeros(2, 3, SIDE, SIDE)}, path)
+
+
+def resnet18(classes: int):  # type: ignore[no-untyped-def]
+    """ResNet-18 (He et al., "Deep Residual Learning for Image Recognition", 2015): `image` to `logits`."""
+    import torch
+    from torch import nn
+
+    class Block(nn.Module):
+        def __init__(self, width_in: int, width: int, stride: int) -> None:
+            super().__init__()
+            self.path = nn.Sequential(
+                *_convolution(width_in, width, 3, stride), nn.ReLU(), *_convolution(width, width, 3, 1)
+            )
+            same = stride == 1 and width_in == width
+            self.shortcut = nn.Identity() if same else nn.Sequential(*_convolution(width_in, width, 1, stride))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.relu(self.path(x) + self.shortcut(x))
+
+    class ResNet(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            blocks: list[nn.Module] = [*_convolution(3, 64, 7, 2), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
+            width_in = 64
+            for width, stride in STAGES:
+                blocks += [Block(width_in, width, stride), Block(width, width, 1)]
+                width_in = width
+            self.body = nn.Sequential(*blocks)
+            self.head = nn.Linear(width_in, classes)
+
+        def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"logits": self.head(self.body(image).mean((2, 3)))}
+
+    def _convolution(width_in: int, width: int, side: int, stride: int) -> tuple[nn.Module, nn.Module]:
+        return nn.Conv2d(width_in, width, side, stride, side // 2, bias=False), nn.BatchNorm2d(width)
+
+    return ResNet()

@@ -1,0 +1,49 @@
+"""The TensorRT adapter against the names in NVIDIA's bindings, as far as that goes without its libraries.
+
+Every attribute that the adapter uses must stand in the bindings' binary. The test needs one of the
+`tensorrt-cu*-bindings` packages; the libraries and a GPU it does not need, and nothing is run.
+"""
+
+import ast
+import inspect
+from importlib.metadata import PackageNotFoundError, files
+
+import pytest
+
+from infaas_ray.variants import tensorrt_runtime
+
+PACKAGES = ("tensorrt-cu12-bindings", "tensorrt-cu13-bindings")
+# What the adapter calls on TensorRT's objects; the module's own attributes are read from its source.
+METHODS = (
+    *("add_optimization_profile", "build_serialized_network", "clear_flag", "create_builder_config"),
+    *("create_execution_context", "create_network", "create_optimization_profile", "deserialize_cuda_engine"),
+    *("execute_async_v3", "get_error", "get_tensor_dtype", "get_tensor_mode", "get_tensor_name", "get_tensor_shape"),
+    *("num_errors", "num_io_tensors", "parse", "set_input_shape", "set_memory_pool_limit", "set_shape"),
+    "set_tensor_address",
+)
+PYTHON_ONLY = {"nptype"}  # a function of the package's __init__
+
+
+def used_names() -> set[str]:
+    """Attributes of `trt` in the adapter, and those of its enumerations."""
+    tree = ast.parse(inspect.getsource(tensorrt_runtime))
+    attributes = [x for x in ast.walk(tree) if isinstance(x, ast.Attribute)]
+    direct = {x.attr for x in attributes if isinstance(x.value, ast.Name) and x.value.id == "trt"}
+    members = {x.attr for x in attributes if isinstance(x.value, ast.Attribute) and x.value.attr in direct}
+    return direct | members
+
+
+def test_the_methods_listed_here_are_those_that_the_adapter_calls() -> None:
+    source = inspect.getsource(tensorrt_runtime)
+    assert [x for x in METHODS if x not in source] == []
+    assert {"Logger", "Builder", "OnnxParser", "Runtime", "TF32", "WORKSPACE", "INPUT"} <= used_names()
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_the_bindings_know_every_name(package: str) -> None:
+    try:
+        found = [x for x in files(package) or [] if x.name.startswith("tensorrt") and x.suffix == ".so"]
+    except PackageNotFoundError:
+        pytest.skip(f"{package} is not installed")
+    binary = b"".join(x.read_binary() for x in found)
+    assert [x for x in (used_names() - PYTHON_ONLY) | set(METHODS) if x.encode() not in binary] == []
