@@ -7,7 +7,9 @@ failed (the message says what would be right), 2 wrong usage.
 import json
 import math
 import os
+import signal
 import sys
+import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from functools import wraps
@@ -23,7 +25,7 @@ from rich.table import Table
 from infaas_ray.client import Client
 from infaas_ray.config import Settings, load_settings
 from infaas_ray.domain import Array, WorkerType
-from infaas_ray.errors import InfaasError, InvalidInput, UnknownTarget, one_of
+from infaas_ray.errors import ConfigError, InfaasError, InvalidInput, NotRunning, UnknownTarget, one_of
 from infaas_ray.storage.metadata import Metadata
 
 P = ParamSpec("P")
@@ -45,8 +47,10 @@ def _command(function: Callable[P, Any]) -> Command:
     def run(*args: Any, home: Path | None, config: Path | None, as_json: bool, **options: Any) -> None:
         try:
             flags = {"home": home.resolve()} if home else {}
+            signal.signal(signal.SIGTERM, _interrupted)
             function(*args, load_settings(config, flags), as_json, **options)  # type: ignore[arg-type]
-        except InfaasError as error:
+        except (InfaasError, OSError) as found:
+            error = found if isinstance(found, InfaasError) else ConfigError(str(found))
             if as_json:
                 click.echo(json.dumps({**error.to_json(), "status": error.status}))
             else:
@@ -56,6 +60,11 @@ def _command(function: Callable[P, Any]) -> Command:
             sys.exit(1)
 
     return run
+
+
+def _interrupted(_signal: int, _frame: object) -> None:
+    """Let what was begun be tidied up, as after Ctrl-C."""
+    raise KeyboardInterrupt
 
 
 def _slo_options(function: Callable[P, R]) -> Callable[P, R]:
@@ -394,10 +403,15 @@ def _registered(settings: Settings) -> list[dict[str, Any]]:
 
 
 def _url(settings: Settings, url: str | None) -> str:
-    from infaas_ray.serving import launch
+    """The address given, or that of the system that runs from this home."""
+    from infaas_ray.serving.head import read_run
 
-    run = None if url else launch.read_run(settings)
-    return url or (run.url if run else f"http://{settings.http.host}:{settings.http.port}")
+    if url:
+        return url
+    run = read_run(settings)
+    if run is None:
+        raise NotRunning(f"no system runs from {settings.home}; start one with 'infaas up', or name one with --url")
+    return run.url
 
 
 @main.command()
@@ -442,8 +456,11 @@ def _read_inputs(inputs: tuple[str, ...], archive: Path | None) -> dict[str, Arr
             name, found, file = item.partition("=")
             if not found:
                 raise InvalidInput(f"--input takes NAME=FILE.npy, not {item!r}")
-            arrays[name] = np.load(file, allow_pickle=False)
-    except (OSError, ValueError) as error:
+            loaded = np.load(file, allow_pickle=False)
+            if not isinstance(loaded, np.ndarray):
+                raise InvalidInput(f"{file} holds several arrays; give it with --inputs")
+            arrays[name] = loaded
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise InvalidInput(f"cannot read the inputs: {error}") from None
     if not arrays:
         raise InvalidInput("give the inputs with --inputs FILE.npz or --input NAME=FILE.npy")

@@ -103,6 +103,11 @@ class Settings(_Section):
         return self.storage.repository or str(self.home / "repository")
 
     @property
+    def local(self) -> bool:
+        """Whether the system has a Ray cluster of its own on this machine, so that nothing need listen beyond it."""
+        return self.cluster.address == "local"
+
+    @property
     def run_file(self) -> Path:
         """Where a running local system is described."""
         return self.home / "run.json"
@@ -146,7 +151,10 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
         place = found
         for section in sections:
             place = place.setdefault(section, {})
-        place[key] = yaml.safe_load(text)
+        try:
+            place[key] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"the environment variable {name} is not valid YAML: {error}") from None
     return found
 
 

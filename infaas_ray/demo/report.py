@@ -30,7 +30,7 @@ def _table(told: "Told") -> Table:
     table = Table(title="What was asked, and who answered", title_justify="left", header_style="bold")
     for name in ("target", "SLO asked", "answered by"):
         table.add_column(name, overflow="fold")
-    for name in ("latency ms", "accuracy", "USD per 1k", "most accurate"):
+    for name in ("met", "latency ms", "accuracy", "USD per 1k", "most accurate"):
         table.add_column(name, justify="right")
     for asked in told.asked:
         table.add_row(asked.question.target, asked.question.words(), *_outcome(asked))
@@ -39,11 +39,12 @@ def _table(told: "Told") -> Table:
 
 def _outcome(asked: "Asked") -> list[str]:
     if asked.fate != "answered":
-        return [f"[yellow]{asked.fate}[/yellow]: {asked.said}", "", "", "", ""]
+        return [f"[yellow]{asked.fate}[/yellow]: {asked.said}", "", "", "", "", ""]
     assert asked.latency_ms is not None
     again = f" (after {asked.attempts - 1} refusals while loading)" if asked.attempts > 1 else ""
     return [
         asked.variant + again,
+        "yes" if asked.slo_met else "[red]no[/red]",
         f"{asked.latency_ms:.1f}",
         f"{asked.accuracy:.4f}",
         f"{asked.usd_per_1k:.2e}",

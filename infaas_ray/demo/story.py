@@ -57,6 +57,7 @@ class Asked:
     latency_ms: float | None = None
     usd_per_1k: float | None = None
     most_accurate_usd_per_1k: float | None = None
+    slo_met: bool | None = None
     attempts: int = 1
     said: str = ""
 
@@ -235,6 +236,7 @@ def _ask(client: Client, question: Question, sample: Mapping[str, Array], told: 
                 latency_ms=result.latency_ms,
                 usd_per_1k=result.usd_per_1k,
                 most_accurate_usd_per_1k=told.catalog.offers[best].usd_per_1k,
+                slo_met=result.slo_met,
                 attempts=attempt,
             )
     raise AssertionError("the last attempt returns")

@@ -74,7 +74,11 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A query as selection sees it, absent bounds filled in. `left_s`: what remains of the latency bound."""
+    """A query as selection sees it, absent bounds filled in.
+
+    `bound_s` is for queue and compute alone: the SLO's bound without `overhead_s`, the time that the way to the replica
+    and back takes. `left_s` is what remains of it.
+    """
 
     target: str
     rows: int
@@ -85,14 +89,15 @@ class Ask:
     on_miss: OnMiss
     table_age_s: float
     offline: bool
+    overhead_s: float
 
 
-def ask_of(target: str, rows: int, slo: SLO, waited_s: float, table_age_s: float) -> Ask:
-    """The ask of a query that arrived `waited_s` ago."""
-    bound = inf if slo.latency_s is None else slo.latency_s
+def ask_of(target: str, rows: int, slo: SLO, waited_s: float, table_age_s: float, overhead_s: float = 0.0) -> Ask:
+    """The ask of a query that arrived `waited_s` ago; what the way takes is taken from its bound."""
+    bound = inf if slo.latency_s is None else slo.latency_s - overhead_s
     least = 0.0 if slo.min_accuracy is None else slo.min_accuracy
     most = inf if slo.max_usd_per_1k is None else slo.max_usd_per_1k
-    return Ask(target, rows, bound, bound - waited_s, least, most, slo.on_miss, table_age_s, slo.offline)
+    return Ask(target, rows, bound, bound - waited_s, least, most, slo.on_miss, table_age_s, slo.offline, overhead_s)
 
 
 class ByAccuracy:

@@ -48,7 +48,9 @@ def _never(candidate: Candidate, ask: Ask) -> str | None:
         return f"price {usd(candidate.usd_per_1k)} per 1,000 is above {usd(ask.max_usd)}"
     alone = candidate.latency_s(ask.rows)
     if alone > ask.bound_s:
-        return f"takes {duration(alone)} for {count(ask.rows)}; the bound is {duration(ask.bound_s)}"
+        way = f" and {duration(ask.overhead_s)} on the way" if ask.overhead_s else ""
+        bound = duration(ask.bound_s + ask.overhead_s)
+        return f"takes {duration(alone)} for {count(ask.rows)}{way}; the bound is {bound}"
     return None
 
 
@@ -122,8 +124,8 @@ def _slo_of(candidate: Candidate, ask: Ask) -> dict[str, float]:
     """The query's own bounds, moved as far as the candidate needs."""
     found: dict[str, float] = {}
     if ask.bound_s < inf:
-        needed_ms = ceil(candidate.latency_s(ask.rows) * 1e6 + 1e-3) / 1e3
-        found["latency_ms"] = max(ask.bound_s * 1e3, needed_ms)
+        needed_ms = ceil((candidate.latency_s(ask.rows) + ask.overhead_s) * 1e6 + 1e-3) / 1e3
+        found["latency_ms"] = max((ask.bound_s + ask.overhead_s) * 1e3, needed_ms)
     if ask.min_accuracy > 0:
         found["min_accuracy"] = min(ask.min_accuracy, floor(candidate.accuracy * 1e4) / 1e4)
     if ask.max_usd < inf:

@@ -75,14 +75,16 @@ def select(
     waited_s: float = 0.0,
     *,
     table_age_s: float = 0.0,
+    overhead_s: float = 0.0,
 ) -> Dispatch | Load | Reject:
     """Decide about a query of `rows` rows (at least 1) for `target`; the rule stands at the top of this module.
 
     `loads` by replica id (absent means idle), and by variant name for the rows that wait for its loading. `waited_s`
-    has passed since the query arrived, `table_age_s` since the routing table was made. Raises UnknownTarget.
+    has passed since the query arrived, `table_age_s` since the routing table was made; `overhead_s` goes by outside
+    queue and compute. Raises UnknownTarget.
     """
     short = index.shortlist(target)
-    ask = ask_of(target, rows, slo, waited_s, table_age_s)
+    ask = ask_of(target, rows, slo, waited_s, table_age_s, overhead_s)
     least, most, bound, left = ask.min_accuracy, ask.max_usd, ask.bound_s, ask.left_s
     wanted: Candidate | None = None
     for candidate in short.able_front.at_least(least) if rows <= short.front_rows else short.every:
@@ -234,10 +236,11 @@ def explain(
     *,
     waited_s: float = 0.0,
     table_age_s: float = 0.0,
+    overhead_s: float = 0.0,
 ) -> tuple[Verdict, ...]:
     """Explain what `select` decides for the same arguments, cheapest candidate first. Raises UnknownTarget."""
-    decision = select(target, rows, slo, index, loads, waited_s, table_age_s=table_age_s)
-    ask = ask_of(target, rows, slo, waited_s, table_age_s)
+    decision = select(target, rows, slo, index, loads, waited_s, table_age_s=table_age_s, overhead_s=overhead_s)
+    ask = ask_of(target, rows, slo, waited_s, table_age_s, overhead_s)
     every = index.shortlist(target).every
     chosen = None if isinstance(decision, Reject) else next(x for x in every if x.name == decision.variant)
     return tuple(_verdict(x, chosen, decision, ask, loads) for x in every)

@@ -19,6 +19,8 @@ from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psutil
+
 from infaas_ray import errors
 from infaas_ray.domain import Array
 from infaas_ray.errors import ConfigError, InfaasError, ReplicaLost
@@ -377,3 +379,10 @@ def socket_folder() -> Path:
     if folder.stat().st_uid != os.getuid():
         raise ConfigError(f"{folder} belongs to somebody else; set XDG_RUNTIME_DIR to a folder of your own")
     return folder
+
+
+def sweep_sockets() -> None:
+    """Remove the socket files of processes that are gone; their names are process ids."""
+    for file in socket_folder().glob("*.sock"):
+        if file.stem.isdigit() and not psutil.pid_exists(int(file.stem)):
+            file.unlink(missing_ok=True)

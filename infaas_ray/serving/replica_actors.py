@@ -82,6 +82,7 @@ class ReplicaActors:
             profile=offer.profile,
             repository=settings.repository,
             secret=self._secret,
+            local=settings.local,
         )
         options = actor_options(PREFIX + replica, settings.cluster.namespace, worker)
         options |= resources_of(offer.variant, settings.scaling.oversubscription) | {"max_concurrency": 10_000}

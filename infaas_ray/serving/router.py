@@ -35,10 +35,39 @@ OUTCOMES = ("answered", "rejected", "expired", "failed", "cancelled")
 _MAX_WAIT_S = 60.0  # for a query without a latency bound, while its variant loads
 _HANG_S = 10.0  # after the bound, a replica that says nothing is taken for hung
 _FORGIVING = 0.05  # how much of an idle replica's slowdown is forgotten with each report
+_WAY_SMOOTHING = 0.05
 _SMOOTHING = 0.1  # weight of one answer in a replica's measured slowdown
 
 RequestLoad = Callable[[str, float | None], None]
 Fallback = Callable[[ReadyReplica, Query, float | None], Awaitable[Reply]]
+
+
+class Way:
+    """How long a query is under way outside queue and compute: to the replica and back, and through this process.
+
+    Learned from every answer; `high_s` is what few exceed. It is forgotten while nothing is answered, so that refusals
+    because of it do not last.
+    """
+
+    def __init__(self) -> None:
+        self._mean_s = 0.0005
+        self._deviation_s = 0.0001
+
+    @property
+    def high_s(self) -> float:
+        """The mean and three mean deviations."""
+        return self._mean_s + 3 * self._deviation_s
+
+    def learn(self, took_s: float) -> None:
+        """Note one answer."""
+        off = max(0.0, took_s) - self._mean_s
+        self._mean_s += _WAY_SMOOTHING * off
+        self._deviation_s += _WAY_SMOOTHING * (abs(off) - self._deviation_s)
+
+    def forget(self) -> None:
+        """Nothing was answered for a while."""
+        self._mean_s *= 0.8
+        self._deviation_s *= 0.8
 
 
 class Router:
@@ -54,6 +83,7 @@ class Router:
         self._opening: dict[str, asyncio.Task[Connection]] = {}
         self._loads: dict[str, ReplicaLoad] = {}
         self._changed = asyncio.Event()
+        self._way = Way()
         self._window_started = time.monotonic()
         self._window = {"wanted": Counter[str](), "served": Counter[str](), "refused": Counter[str]()}
         self.counts: Counter[str] = Counter()
@@ -106,6 +136,8 @@ class Router:
             **{name: dict(counter) for name, counter in self._window.items()},
         )
         self._window_started = now
+        if not self._window["served"]:
+            self._way.forget()
         for connection in list(self._connections.values()):
             connection.drop_silent()
         for load in self._loads.values():
@@ -165,12 +197,13 @@ class Router:
 
     def takes(self, target: str, rows: int, slo: SLO) -> bool:
         """Whether a replica would take such a query now."""
-        return isinstance(select(target, rows, slo, self._index, self._loads), Dispatch)
+        decision = select(target, rows, slo, self._index, self._loads, overhead_s=self._way.high_s)
+        return isinstance(decision, Dispatch)
 
     def explain(self, target: str, rows: int, slo: SLO) -> tuple[Verdict, ...]:
         """Every candidate for such a query now, and why it would win or lose."""
         age_s = time.monotonic() - self._table_made
-        return explain(target, rows, slo, self._index, self._loads, table_age_s=age_s)
+        return explain(target, rows, slo, self._index, self._loads, table_age_s=age_s, overhead_s=self._way.high_s)
 
     # -- one query
 
@@ -182,7 +215,14 @@ class Router:
                 raise DeadlineExceeded(f"the latency bound passed after {waited_s * 1e3:.0f} ms without a replica")
             age_s = time.monotonic() - self._table_made
             decision = select(
-                query.target, query.rows, query.slo, self._index, self._loads, waited_s, table_age_s=age_s
+                query.target,
+                query.rows,
+                query.slo,
+                self._index,
+                self._loads,
+                waited_s,
+                table_age_s=age_s,
+                overhead_s=self._way.high_s,
             )
             if not counted:
                 self._count_wanted(decision, query.rows)
@@ -229,6 +269,7 @@ class Router:
     async def _dispatch(self, to: Dispatch, query: Query, arrived: float) -> Answer:
         load = self._loads[to.replica]
         _hold(load, query, query.rows)
+        sent = time.monotonic()
         self._window["served"][to.variant] += query.rows
         try:
             reply = await self._call(to.replica, query, arrived)
@@ -237,6 +278,7 @@ class Router:
             raise
         finally:
             _hold(load, query, -query.rows)
+        self._way.learn(time.monotonic() - sent - reply.fields["queue_s"] - reply.fields["compute_s"])
         return self._answer(to, query, reply, arrived)
 
     async def _call(self, replica: str, query: Query, arrived: float) -> Reply:

@@ -49,7 +49,8 @@ class RouterActor:
         self._router = Router(self._name, secret, self._request_load, self._call_by_ray)
         self._app = HttpApp(self._router, Metrics(self._router), settings.http.max_body_bytes)
         self._server = Server(self._on_call, secret)
-        remote = await self._server.listen(f"{ray.util.get_node_ip_address()}:0")
+        host = "127.0.0.1" if settings.local else ray.util.get_node_ip_address()
+        remote = await self._server.listen(f"{host}:0")
         local = await self._server.listen(f"unix:{socket_folder() / f'{os.getpid()}.sock'}")
         self._address = f"{remote},{local}"
         self._direct_url = await self._open_door()

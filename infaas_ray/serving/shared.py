@@ -1,8 +1,9 @@
 """Large tensors between processes of one machine: written once into shared memory, read in place.
 
 The sender leases a segment, copies the tensor in, and names it in the frame; the receiver maps it for reading. A
-segment goes back to its pool when the call has ended, and to the system when the sender ends. Rule: a name that comes
-over a channel is only ever a random name of ours in the folder of shared memory, of a file that this user owns.
+segment goes back to its pool when the call has ended, and to the system when the sender ends; those of a sender that
+was killed are known by its process id, and swept. Rule: a name that comes over a channel is only ever a random name of
+ours in the folder of shared memory, of a file that this user owns.
 """
 
 import contextlib
@@ -12,16 +13,18 @@ import re
 import secrets
 import weakref
 from collections import OrderedDict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from infaas_ray.domain import Array
 from infaas_ray.errors import InvalidInput
 
 LEAST_BYTES = 64 * 1024  # below this a copy through the socket is as quick
 _FOLDER = "/dev/shm"  # noqa: S108 - files are made with O_EXCL and mode 0600 under random names
-_NAME = re.compile(r"infaas-[0-9a-f]{32}")
+_NAME = re.compile(r"infaas-(\d{1,10})-[0-9a-f]{32}")
 _KEPT = 64  # mapped segments of other processes
 
 
@@ -35,7 +38,7 @@ class _Segment:
     """A file in shared memory, mapped for writing."""
 
     def __init__(self, capacity: int) -> None:
-        self.name = f"infaas-{secrets.token_hex(16)}"
+        self.name = f"infaas-{os.getpid()}-{secrets.token_hex(16)}"
         path = f"{_FOLDER}/{self.name}"
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         try:
@@ -128,3 +131,12 @@ def _map(name: str) -> mmap.mmap:
         return mmap.mmap(fd, status.st_size, access=mmap.ACCESS_READ)
     finally:
         os.close(fd)
+
+
+def sweep() -> None:
+    """Remove the segments of this user's processes that are gone."""
+    for file in Path(_FOLDER).glob("infaas-*"):
+        match = _NAME.fullmatch(file.name)
+        with contextlib.suppress(OSError):
+            if match and file.stat().st_uid == os.getuid() and not psutil.pid_exists(int(match[1])):
+                file.unlink()

@@ -30,6 +30,7 @@ class ReplicaSpec(msgspec.Struct, frozen=True, kw_only=True):
     profile: Profile
     repository: str
     secret: bytes
+    local: bool
 
 
 def result_fields(result: Result) -> dict[str, Any]:
@@ -62,7 +63,7 @@ class VariantActor:
             self._load_s = time.monotonic() - started
             self._replica = Replica(model, spec.variant, spec.architecture, spec.profile, self._executor)
             self._server = Server(self._on_call, spec.secret)
-            host = ray.util.get_node_ip_address()
+            host = "127.0.0.1" if spec.local else ray.util.get_node_ip_address()
             remote = await self._server.listen(f"{host}:0")
             local = await self._server.listen(f"unix:{socket_folder() / f'{os.getpid()}.sock'}")
             self._address = f"{remote},{local}"

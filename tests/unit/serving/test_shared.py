@@ -45,7 +45,7 @@ def test_a_full_arena_says_so() -> None:
     assert arena.put(np.zeros(60_000, np.uint8)) is None
 
 
-@pytest.mark.parametrize("name", ["", "../../etc/passwd", "infaas-xyz", "infaas-" + "0" * 31, "/dev/shm/x"])
+@pytest.mark.parametrize("name", ["", "../../etc/passwd", "infaas-xyz", "infaas-1-" + "0" * 31, "/dev/shm/x"])
 def test_other_names_are_not_opened(name: str) -> None:
     with pytest.raises(InvalidInput, match="not the name"):
         view(name, np.dtype("uint8"), (1,))
@@ -53,7 +53,7 @@ def test_other_names_are_not_opened(name: str) -> None:
 
 def test_a_segment_that_is_not_there_or_too_small_is_told() -> None:
     with pytest.raises(InvalidInput, match="cannot be opened"):
-        view("infaas-" + "0" * 32, np.dtype("uint8"), (1,))
+        view("infaas-1-" + "0" * 32, np.dtype("uint8"), (1,))
     lease = Arena().put(np.zeros(70_000, np.uint8))
     assert lease is not None
     for shape in ((10**9,), (-1, 5)):
@@ -62,7 +62,7 @@ def test_a_segment_that_is_not_there_or_too_small_is_told() -> None:
 
 
 def test_a_link_is_not_followed(tmp_path: Path) -> None:
-    name = "infaas-" + "f" * 32
+    name = "infaas-1-" + "f" * 32
     link = Path(shared._FOLDER) / name
     (tmp_path / "secret").write_bytes(b"x" * 100)
     os.symlink(tmp_path / "secret", link)
@@ -71,3 +71,13 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
             view(name, np.dtype("uint8"), (1,))
     finally:
         link.unlink()
+
+
+def test_what_the_dead_left_is_swept_and_what_the_living_use_is_not() -> None:
+    lease = Arena().put(np.zeros(70_000, np.uint8))
+    assert lease is not None
+    dead = Path(shared._FOLDER) / f"infaas-{2**22 + 5}-{'e' * 32}"  # no process has so high an id
+    dead.write_bytes(b"x")
+    shared.sweep()
+    assert not dead.exists()
+    assert (Path(shared._FOLDER) / lease.name).exists()
