@@ -144,7 +144,8 @@ def status(settings: Settings, as_json: bool) -> None:
 
 
 def _show_status(found: Mapping[str, Any]) -> None:
-    _out.print(f"{found['url']}  {found['variants']} variants, routing table {found['table_version']}")
+    own_ports = ", ".join(x["direct_url"] for x in found["routers"].values() if x["direct_url"])
+    _out.print(f"{found['url']} (routers' own ports: {own_ports or 'none'})  {found['variants']} variants")
     rows = [
         [x["replica"], f"{x['state']} {x['condition']}".strip(), str(x["pid"] or ""), x["worker"][:8]]
         for x in found["replicas"]

@@ -4,8 +4,9 @@ JSON and the binary tensor extension; strict, because a wrong body must be told 
 values out. The SLO rides in the request's `parameters`, or in headers for tools that can only set those.
 """
 
-from collections.abc import Mapping
-from typing import Any
+import math
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -24,7 +25,13 @@ SLO_HEADERS = {
 # Parameters of the protocol itself, or of its clients, that do not concern the choice of a variant.
 _FOREIGN = {"sequence_id", "sequence_start", "sequence_end", "priority", "headers", "binary_data_output", "timeout"}
 
+_MOST_DIMENSIONS = 32
+_MOST_LENGTH = 2**31 - 1
+
 Parameters = dict[str, str | float | bool]
+# What is null here is refused by name where the SLO is read, not by its place in the JSON.
+RequestParameters = dict[str, str | float | bool | None]
+T = TypeVar("T")
 
 
 class TensorBody(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -49,7 +56,7 @@ class InferRequest(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     inputs: list[TensorBody]
     id: str = ""
-    parameters: Parameters = {}
+    parameters: RequestParameters = {}
     outputs: list[OutputRequest] = []
 
     def wants_binary(self, output: str) -> bool:
@@ -59,8 +66,43 @@ class InferRequest(msgspec.Struct, kw_only=True, omit_defaults=True):
         return default if own is None else bool(own)
 
 
-_request = msgspec.json.Decoder(InferRequest)
+class ExplainRequest(msgspec.Struct, kw_only=True):
+    """The JSON of a question why a query of so many rows would go where it goes."""
+
+    parameters: RequestParameters = {}
+    rows: Annotated[int, msgspec.Meta(ge=1, le=_MOST_LENGTH)] = 1
+
+
+_infer_request = msgspec.json.Decoder(InferRequest).decode
+_explain_request = msgspec.json.Decoder(ExplainRequest).decode
+_any = msgspec.json.Decoder().decode
 _json = msgspec.json.Encoder()
+
+
+def whole_number(text: str) -> int | None:
+    """The value of a header or path segment made of up to 18 of the digits 0 to 9; None for any other text."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
+
+
+def _decoded(decode: Callable[[bytes], T], text: bytes) -> T:
+    try:
+        return decode(text)
+    except msgspec.ValidationError as error:
+        raise InvalidInput(f"the request is not as the Open Inference Protocol says: {error}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"the body is not valid JSON ({error}); was it cut short?") from None
+    except RecursionError:
+        raise InvalidInput(
+            f"the JSON is nested too deeply; tensors have at most {_MOST_DIMENSIONS} dimensions"
+        ) from None
+
+
+def decode_explain(body: bytes) -> ExplainRequest:
+    """The body of a question for an explanation; an empty one asks for one row without an SLO.
+
+    Raises InvalidInput, saying what would be right.
+    """
+    return _decoded(_explain_request, body or b"{}")
 
 
 def decode_request(body: bytes, json_length: str | None) -> tuple[InferRequest, dict[str, Array]]:
@@ -72,24 +114,20 @@ def decode_request(body: bytes, json_length: str | None) -> tuple[InferRequest, 
     if not body:
         raise InvalidInput('the body is empty; send JSON such as {"inputs": [{"name", "shape", "datatype", "data"}]}')
     split = _json_bytes(json_length, len(body))
-    try:
-        request = _request.decode(body[:split])
-    except msgspec.ValidationError as error:
-        raise InvalidInput(f"the request is not as the Open Inference Protocol says: {error}") from None
-    except msgspec.DecodeError as error:
-        raise InvalidInput(f"the body is not valid JSON ({error}); was it cut short?") from None
+    request = _decoded(_infer_request, body[:split])
     return request, _arrays(request, memoryview(body)[split:])
 
 
 def _json_bytes(header: str | None, body_bytes: int) -> int:
     if header is None:
         return body_bytes
-    if not header.isdigit() or not 0 < int(header) <= body_bytes:
+    length = whole_number(header)
+    if length is None or not 0 < length <= body_bytes:
         raise InvalidInput(
-            f"Inference-Header-Content-Length is {header!r}, but must be the bytes of JSON at the start of the body: "
+            f"Inference-Header-Content-Length is {header!r:.40}, but must be the bytes of JSON at the start of the body: "
             f"1 to {body_bytes}"
         )
-    return int(header)
+    return length
 
 
 def _arrays(request: InferRequest, raw: memoryview) -> dict[str, Array]:
@@ -98,33 +136,39 @@ def _arrays(request: InferRequest, raw: memoryview) -> dict[str, Array]:
     for tensor in request.inputs:
         if tensor.name in arrays:
             raise InvalidInput(f"input {tensor.name!r} appears twice")
-        if tensor.datatype not in DATATYPES:
-            raise InvalidInput(
-                f"input {tensor.name!r} has datatype {tensor.datatype!r}; supported: {', '.join(DATATYPES)}"
-            )
-        if not tensor.shape or any(x < 0 for x in tensor.shape):
-            raise InvalidInput(f"input {tensor.name!r} has shape {list(tensor.shape)}; lengths must be 0 or more")
+        _check_tensor(tensor)
         size = tensor.parameters.get("binary_data_size")
         if size is None:
             arrays[tensor.name] = _from_json(tensor)
         else:
             end = offset + _raw_bytes(tensor, size, len(raw) - offset)
-            arrays[tensor.name] = np.frombuffer(raw[offset:end], dtype=DATATYPES[tensor.datatype]).reshape(tensor.shape)
+            arrays[tensor.name] = _shaped(np.frombuffer(raw[offset:end], dtype=DATATYPES[tensor.datatype]), tensor)
             offset = end
     if offset != len(raw):
         raise InvalidInput(f"{len(raw) - offset} bytes of raw tensor data belong to no input; check binary_data_size")
     return arrays
 
 
-def _count(shape: tuple[int, ...]) -> int:
-    count = 1
-    for length in shape:
-        count *= length
-    return count
+def _check_tensor(tensor: TensorBody) -> None:
+    if tensor.datatype not in DATATYPES:
+        raise InvalidInput(f"input {tensor.name!r} has datatype {tensor.datatype!r}; supported: {', '.join(DATATYPES)}")
+    shape = tensor.shape
+    if not 1 <= len(shape) <= _MOST_DIMENSIONS or min(shape) < 0 or max(shape) > _MOST_LENGTH:
+        raise InvalidInput(
+            f"input {tensor.name!r} has shape {list(shape)!r:.100}; give 1 to {_MOST_DIMENSIONS} lengths; "
+            "lengths must be 0 or more and below 2**31"
+        )
+
+
+def _shaped(flat: Array, tensor: TensorBody) -> Array:
+    try:
+        return flat.reshape(tensor.shape)
+    except ValueError as error:  # a length of 0 hides that the others multiply to more than an address can hold
+        raise InvalidInput(f"input {tensor.name!r}: no array can have shape {list(tensor.shape)}: {error}") from None
 
 
 def _raw_bytes(tensor: TensorBody, size: Any, left: int) -> int:
-    expected = _count(tensor.shape) * np.dtype(DATATYPES[tensor.datatype]).itemsize
+    expected = math.prod(tensor.shape) * np.dtype(DATATYPES[tensor.datatype]).itemsize
     if size != expected or expected > left:
         raise InvalidInput(
             f"input {tensor.name!r} of shape {list(tensor.shape)} and datatype {tensor.datatype} needs {expected} raw "
@@ -141,31 +185,34 @@ def _from_json(tensor: TensorBody) -> Array:
     kind = bool if tensor.datatype == "BOOL" else float if tensor.datatype.startswith("FP") else int
     try:
         values: Any = msgspec.json.decode(tensor.data, type=list[kind])  # type: ignore[valid-type]
-    except msgspec.ValidationError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         values = _flatten(tensor, kind)
-    if len(values) != _count(tensor.shape):
+    count = math.prod(tensor.shape)
+    if len(values) != count:
         raise InvalidInput(
-            f"input {tensor.name!r} of shape {list(tensor.shape)} needs {_count(tensor.shape)} numbers, "
-            f"got {len(values)}"
+            f"input {tensor.name!r} of shape {list(tensor.shape)} needs {count} numbers, got {len(values)}"
         )
     try:
-        return np.array(values, dtype=DATATYPES[tensor.datatype]).reshape(tensor.shape)
-    except OverflowError as error:
+        with np.errstate(over="raise"):
+            return _shaped(np.array(values, dtype=DATATYPES[tensor.datatype]), tensor)
+    except (OverflowError, FloatingPointError) as error:
         raise InvalidInput(f"input {tensor.name!r} does not fit {tensor.datatype}: {error}") from None
 
 
 def _flatten(tensor: TensorBody, kind: type) -> list[Any]:
-    """Numbers of a nested list in row-major order, each checked to be of `kind`."""
-    flat: list[Any] = []
-    waiting: list[Any] = [msgspec.json.decode(tensor.data)]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, list):
-            waiting.extend(reversed(value))
-        elif (type(value) is kind) or (kind is float and type(value) is int):
-            flat.append(value)
-        else:
-            raise InvalidInput(f"input {tensor.name!r}: {value!r} is not a {tensor.datatype}")
+    """Numbers, each checked to be of `kind`, of a flat list or of lists nested exactly as the tensor's shape."""
+    values = _decoded(_any, bytes(tensor.data))
+    flat = [values]
+    nested = isinstance(values, list) and any(isinstance(x, list) for x in values)
+    for length in tensor.shape if nested else (None,):
+        if not all(isinstance(x, list) and length in (None, len(x)) for x in flat):
+            raise InvalidInput(
+                f"input {tensor.name!r}: 'data' must be a flat list, or lists nested as the shape {list(tensor.shape)}"
+            )
+        flat = [y for x in flat for y in x]
+    for value in flat:
+        if type(value) is not kind and not (kind is float and type(value) is int):
+            raise InvalidInput(f"input {tensor.name!r}: {value!r:.80} is not a {tensor.datatype}")
     return flat
 
 
@@ -181,28 +228,37 @@ def slo_of(parameters: Mapping[str, Any], headers: Mapping[str, str]) -> SLO:
     given.update({x: parameters[x] for x in SLO_PARAMETERS if x in parameters})
     if "latency_ms" not in given and parameters.get("timeout"):
         given["latency_ms"] = _number("timeout", parameters["timeout"]) / 1e3  # the protocol's own, in microseconds
-    latency_ms = given.get("latency_ms")
     on_miss = given.get("on_miss", OnMiss.REJECT)
     if on_miss not in list(OnMiss):
-        raise InvalidInput(f"on_miss must be one of {', '.join(OnMiss)}, not {on_miss!r}")
+        raise InvalidInput(f"on_miss must be one of {', '.join(OnMiss)}, not {_shown(on_miss)}")
+    latency_ms, min_accuracy, max_usd_per_1k = (
+        _number(x, given[x]) if x in given else None for x in ("latency_ms", "min_accuracy", "max_usd_per_1k")
+    )
     return SLO(
-        latency_s=None if latency_ms is None else _number("latency_ms", latency_ms) / 1e3,
-        min_accuracy=given.get("min_accuracy"),
-        max_usd_per_1k=given.get("max_usd_per_1k"),
+        latency_s=None if latency_ms is None else latency_ms / 1e3,
+        min_accuracy=min_accuracy,
+        max_usd_per_1k=max_usd_per_1k,
         on_miss=OnMiss(on_miss),
         offline=_flag("offline", given.get("offline", False)),
     )
 
 
+def _shown(value: Any) -> str:
+    return "null" if value is None else f"{value!r:.80}"
+
+
 def _number(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InvalidInput(f"{name} must be a number, not {value!r}")
-    return float(value)
+        raise InvalidInput(f"{name} must be a number, not {_shown(value)}")
+    try:
+        return float(value)
+    except OverflowError:
+        raise InvalidInput(f"{name} must be a number below 1e308, not one of hundreds of digits") from None
 
 
 def _flag(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
-        raise InvalidInput(f"{name} must be true or false, not {value!r}")
+        raise InvalidInput(f"{name} must be true or false, not {_shown(value)}")
     return value
 
 

@@ -4,15 +4,17 @@ Every answer that is not a success is `{"error": "..."}` with the status of the 
 or computes; bad input ends here.
 """
 
+import asyncio
 import itertools
 import logging
 import math
 import uuid
+import zlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from functools import lru_cache
 from importlib.metadata import version
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
@@ -20,10 +22,12 @@ from infaas_ray.domain import Query
 from infaas_ray.errors import InfaasError, InvalidInput, PayloadTooLarge, Unavailable, UnknownTarget, one_of
 from infaas_ray.protocol import (
     JSON_LENGTH_HEADER,
+    decode_explain,
     decode_request,
     encode_response,
     slo_of,
     tensor_metadata,
+    whole_number,
 )
 from infaas_ray.serving.http_door import Request, Response
 from infaas_ray.serving.metrics import Metrics
@@ -50,9 +54,49 @@ def _failure(error: InfaasError) -> Response:
     return response._replace(headers=(*response.headers, (b"retry-after", seconds)))
 
 
-@lru_cache(maxsize=4096)
+class _WrongMethod(Exception):
+    """The path exists, but not for this method. Its one argument is the methods it takes."""
+
+
+def _only(request: Request, *methods: str) -> None:
+    if request.method not in methods:
+        raise _WrongMethod(methods)
+
+
+def _wrong_method(request: Request, methods: tuple[str, ...]) -> Response:
+    allow = ", ".join(("GET", "HEAD", *methods[1:]) if methods[0] == "GET" else methods).encode()
+    response = _json({"error": f"use {' or '.join(methods)} for {_shown(request)}"}, 405)
+    return response._replace(headers=(*response.headers, (b"allow", allow)))
+
+
+def _split(path: bytes) -> tuple[str, ...]:
+    text = path.partition(b"?")[0].decode("latin-1")
+    if not text.startswith("/"):  # the absolute form, as to a proxy
+        text = urlsplit(text).path
+    return tuple(unquote(x) for x in text.strip("/").split("/"))
+
+
+_split_often = lru_cache(maxsize=4096)(_split)
+
+
 def _parts(path: bytes) -> tuple[str, ...]:
-    return tuple(unquote(x) for x in path.partition(b"?")[0].decode("latin-1").strip("/").split("/"))
+    return _split_often(path) if len(path) <= 512 else _split(path)
+
+
+def _inflated(body: bytes, encoding: str, most_bytes: int) -> bytes:
+    """A compressed body as it was; stops at `most_bytes`, whatever the body would grow to."""
+    if encoding not in ("gzip", "x-gzip", "deflate"):
+        raise InvalidInput(f"content-encoding {encoding!r:.80} is not supported; send gzip, deflate (zlib) or none")
+    inflater = zlib.decompressobj(zlib.MAX_WBITS if encoding == "deflate" else zlib.MAX_WBITS + 16)
+    try:
+        whole = inflater.decompress(body, most_bytes + 1)
+    except zlib.error as error:
+        raise InvalidInput(f"the body is not {encoding}, as content-encoding says: {error}") from None
+    if len(whole) > most_bytes:
+        raise PayloadTooLarge(f"the body inflates to more than the {most_bytes} bytes allowed; send fewer rows")
+    if not inflater.eof or inflater.unused_data:
+        raise InvalidInput(f"the body must be one whole {encoding} stream; this one is cut short or goes on behind it")
+    return whole
 
 
 class HttpApp:
@@ -69,6 +113,9 @@ class HttpApp:
         """One request over ASGI, or the life of the application."""
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
+        elif scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": 1003, "reason": "this is HTTP only; POST to /v2/models"})
         elif scope["type"] == "http":
             headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
             body, too_large = await _read_body(receive, self._max_body_bytes)
@@ -78,7 +125,7 @@ class HttpApp:
             if "x-request-id" in headers:
                 tell.append((b"x-request-id", headers["x-request-id"].encode("latin-1")))
             await send({"type": "http.response.start", "status": response.status, "headers": tell})
-            await send({"type": "http.response.body", "body": response.body})
+            await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else response.body})
 
     @staticmethod
     async def _lifespan(receive: Receive, send: Send) -> None:
@@ -92,7 +139,15 @@ class HttpApp:
         """Answer one request; never raises."""
         try:
             self._check_body(request)
+            encoding = request.headers.get("content-encoding", "identity").lower()
+            if encoding != "identity":
+                whole = await asyncio.to_thread(_inflated, request.body, encoding, self._max_body_bytes)
+                request = request._replace(body=whole)
+            if request.method == "HEAD":  # answered as GET; whoever sends the answer leaves its body out
+                request = request._replace(method="GET")
             return await self._route(request)
+        except _WrongMethod as error:
+            return _wrong_method(request, error.args[0])
         except InfaasError as error:
             return _failure(error)
         except Exception as error:
@@ -105,41 +160,53 @@ class HttpApp:
                 f"the body has {request.too_large} bytes, more than the {self._max_body_bytes} allowed; "
                 "send fewer rows per query"
             )
-        announced = request.headers.get("content-length", "")
-        if announced.isdigit() and int(announced) != len(request.body):
+        announced = whole_number(request.headers.get("content-length", ""))
+        if announced not in (None, len(request.body)):
             raise InvalidInput(f"the body has {len(request.body)} bytes, but content-length says {announced}")
 
     async def _route(self, request: Request) -> Response:
         match _parts(request.path):
-            case ("v2", "models", target, "versions", _, *rest):
+            case ("v2", "models", target, "versions", number, *rest):
+                if whole_number(number) is None:
+                    raise InvalidInput(f"version {number!r:.80} is not a whole number; use versions/1 or leave it out")
                 return await self._model(request, target, rest)
             case ("v2", "models", target, *rest):
                 return await self._model(request, target, rest)
-            case ("v2",):
-                return _json({"name": "infaas_ray", "version": version("infaas_ray"), "extensions": _EXTENSIONS})
-            case ("v2", "health", "live") | ("livez",) | ("healthz",):
-                return _json({"live": True})
-            case ("v2", "health", "ready") | ("readyz",):
-                return self._ready()
             case ("v2", "repository", "index"):
+                _only(request, "GET", "POST")
                 return _json(self._index())
+            case parts:
+                return self._server(request, parts)
+
+    def _server(self, request: Request, parts: tuple[str, ...]) -> Response:
+        match parts:
+            case ("v2",):
+                answer = self._about
+            case ("v2", "health", "live") | ("livez",) | ("healthz",):
+                answer = self._live
+            case ("v2", "health", "ready") | ("readyz",):
+                answer = self._ready
             case ("metrics",):
-                return Response(200, self._metrics.text(), ((b"content-type", b"text/plain; version=0.0.4"),))
-        raise UnknownTarget(f"there is nothing at {_shown(request)}; the API starts at /v2 (see README)")
+                answer = self._counted
+            case _:
+                raise UnknownTarget(f"there is nothing at {_shown(request)}; the API starts at /v2 (see README)")
+        _only(request, "GET")
+        return answer()
 
     async def _model(self, request: Request, target: str, rest: list[str]) -> Response:
-        match (request.method, rest):
-            case ("POST", ["infer"]):
+        match rest:
+            case ["infer"]:
+                _only(request, "POST")
                 return await self._infer(target, request)
-            case ("POST", ["explain"]):
+            case ["explain"]:
+                _only(request, "POST")
                 return self._explain(target, request)
-            case ("GET", []):
+            case []:
+                _only(request, "GET")
                 return self._metadata(target)
-            case ("GET", ["ready"]):
-                ready = target in self._router.targets
-                return _json({"ready": ready}, 200 if ready else 404)
-            case (_, ["infer"] | ["explain"]):
-                return _json({"error": f"use POST for {_shown(request)}"}, 405)
+            case ["ready"]:
+                _only(request, "GET")
+                return self._model_ready(target)
         raise UnknownTarget(f"there is nothing at {_shown(request)}; use .../infer, .../explain or .../ready")
 
     async def _infer(self, target: str, request: Request) -> Response:
@@ -167,17 +234,8 @@ class HttpApp:
                 raise InvalidInput(one_of("output", name, known))
 
     def _explain(self, target: str, request: Request) -> Response:
-        try:
-            content = msgspec.json.decode(request.body or b"{}", type=dict[str, Any])
-        except msgspec.MsgspecError as error:
-            raise InvalidInput(
-                f'the body must be JSON such as {{"parameters": {{"latency_ms": 10}}}}: {error}'
-            ) from None
-        parameters = content.get("parameters", {})
-        rows = content.get("rows", 1)
-        if not isinstance(parameters, dict) or not isinstance(rows, int) or rows < 1:
-            raise InvalidInput("'parameters' must be an object and 'rows' a whole number from 1")
-        verdicts = self._router.explain(target, rows, slo_of(parameters, request.headers))
+        asked = decode_explain(request.body)
+        verdicts = self._router.explain(target, asked.rows, slo_of(asked.parameters, request.headers))
         return _json({"target": target, "candidates": verdicts})
 
     def _metadata(self, target: str) -> Response:
@@ -190,6 +248,22 @@ class HttpApp:
             "outputs": tensor_metadata(architecture.outputs),
         }
         return _json(content)
+
+    def _model_ready(self, target: str) -> Response:
+        if target in self._router.targets:
+            return _json({"ready": True})
+        return _json({"ready": False, "error": one_of("target", target, list(self._router.targets))}, 404)
+
+    @staticmethod
+    def _about() -> Response:
+        return _json({"name": "infaas_ray", "version": version("infaas_ray"), "extensions": _EXTENSIONS})
+
+    @staticmethod
+    def _live() -> Response:
+        return _json({"live": True})
+
+    def _counted(self) -> Response:
+        return Response(200, self._metrics.text(), ((b"content-type", b"text/plain; version=0.0.4"),))
 
     def _ready(self) -> Response:
         ready = bool(self._router.targets)

@@ -7,12 +7,14 @@ Rules, all rates in rows per second:
   variant, so that what another variant serves meanwhile still counts; capacity is the saturation rate of the starting
   and the ready. Where replicas refuse although they should have capacity (tight bounds, a shared machine), the rate
   that they managed counts as theirs for some minutes, and the number at most doubles per step.
+- Replicas that compute on a processor never outnumber its cores: one more would only share them.
 - A replica is drained when both what wants and what is served by the variant fit without it, for the longer of
   its load time and `downscale_delay_s`; the last one only after `idle_timeout_s` without use.
 - Where there is no room, idle replicas of others make it; else the variant is blocked for `block_s`, and demand for
   it moves to the next best (`selection` skips blocked variants).
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from math import ceil
 
@@ -117,7 +119,18 @@ class Individual:
             f"wanted by {demand.wanted_qps:.1f} rows/s; {len(have)} replicas carry {rate * len(have):.1f} "
             f"at {rate:.1f} each"
         )
-        self._start(variant, min(needed - len(have), len(have)), because, situation, orders)
+        more = min(needed - len(have), len(have), self._cores_left(variant, have, situation))
+        self._start(variant, more, because, situation, orders)
+
+    def _cores_left(self, variant: str, have: list[Replica], situation: Situation) -> int:
+        """How many more replicas would have cores of their own beside their siblings; others would add no capacity."""
+        fleet = situation.fleet
+        needs = fleet.needs(variant)
+        if needs.resource != "CPU":
+            return self._settings.max_replicas_per_variant
+        here = Counter(x.worker for x in have)
+        cores = {x.name: int(x.resources.get("CPU", 0.0)) for x in fleet.workers.values()}
+        return sum(max(0, count // needs.threads - here[worker]) for worker, count in cores.items())
 
     def _learn(self, variant: str, demand: Demand, have: list[Replica], situation: Situation) -> None:
         """Lower the rate that a replica is trusted with, where settled replicas refuse below it."""

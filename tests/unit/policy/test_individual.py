@@ -96,6 +96,15 @@ class TestGrow:
         made.steady({A: 1000}, 30)
         assert made.counts() == {A: 3}
 
+    def test_never_more_than_have_cores_of_their_own(self) -> None:
+        made = World(offer("a"), workers=[worker(cpu=2.0)], settings=ScalingSettings(start_overhead_s=0.0))
+        made.steady({A: 1000}, 30)
+        assert made.counts() == {A: 2}
+        two = offer("a", threads=2)
+        made = World(two, workers=[worker(cpu=2.0)], settings=ScalingSettings(start_overhead_s=0.0))
+        made.steady({two.name: 1000}, 30)
+        assert list(made.counts().values()) == [1]
+
 
 class TestShrink:
     def test_what_is_too_much_for_a_while_is_drained(self) -> None:
@@ -197,8 +206,8 @@ class TestFaults:
 class TestRoom:
     def full(self, **changes: object) -> World:
         """One worker with room for two replicas, both of a."""
-        settings = ScalingSettings(**changes)  # type: ignore[arg-type]
-        made = World(offer("a"), offer("b"), workers=[worker(cpu=0.5)], settings=settings)
+        settings = ScalingSettings(**{"oversubscription": 1.0, **changes})  # type: ignore[arg-type]
+        made = World(offer("a"), offer("b"), workers=[worker(cpu=2.0)], settings=settings)
         made.steady({A: 190}, 30)
         assert made.counts() == {A: 2}
         return made
@@ -217,7 +226,7 @@ class TestRoom:
         made = self.full()
         assert made.step(traffic({A: 190}), LoadRequested(variant=B)) == []
         blocked = made.autoscaler.routing_table(made.now).blocked
-        assert blocked == {B: "needs 0.25 CPU and 100 MiB, and no worker has that free"}
+        assert blocked == {B: "needs 1 CPU and 100 MiB, and no worker has that free"}
         made.steady({A: 190}, 6)
         assert made.autoscaler.routing_table(made.now).blocked == {}
 
@@ -227,7 +236,8 @@ class TestRoom:
         assert drains(made.step(LoadRequested(variant=B))) == []
 
     def test_as_many_leave_as_are_needed_on_one_worker(self) -> None:
-        made = World(offer("a"), offer("b", threads=2), workers=[worker(cpu=0.5)])
+        settings = ScalingSettings(oversubscription=1.0)
+        made = World(offer("a"), offer("b", threads=2), workers=[worker(cpu=2.0)], settings=settings)
         made.steady({A: 190}, 30)
         made.steady({}, 5)
         big = offer("b", threads=2).name
