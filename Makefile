@@ -3,10 +3,13 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PEERS := .venv-peers
+PEERS_STAMP := $(PEERS)/.installed
+BENCH_ARGS ?=
 PIP_ARGS ?=
 HOME_DEMO ?= .infaas/demo
 
-.PHONY: help setup demo serve bench-variants bench-gpu test test-unit check format constraints clean
+.PHONY: help setup peers demo serve test test-unit bench-selection bench-serving bench-variants bench-gpu check format constraints clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 22
@@ -20,6 +23,14 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=24"
 	$(BIN)/python -m pip install --quiet --progress-bar off $(PIP_ARGS) -c constraints.txt -e '.[demo,dev]'
 	@touch $(STAMP)
+
+peers: $(PEERS_STAMP)  ## the other servers that bench-serving measures, in an environment of their own
+
+$(PEERS_STAMP): benchmarks/serving/peers.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --upgrade "pip>=24"
+	$(PEERS)/bin/python -m pip install --quiet --progress-bar off $(PIP_ARGS) -r benchmarks/serving/peers.txt
+	@touch $(PEERS_STAMP)
 
 demo: setup  ## train, register, serve, query, scale: the whole story in a few minutes
 	$(BIN)/infaas demo --home $(HOME_DEMO) --results demo-results
@@ -42,6 +53,12 @@ test: setup  ## unit tests, then integration tests on a local Ray
 test-unit: setup  ## the quick tests: no Ray, no network, no model framework
 	$(BIN)/python -m pytest tests/unit
 
+bench-selection: setup  ## how long a decision takes, with 100 and with 10,000 variants
+	$(BIN)/python -m benchmarks.selection $(BENCH_ARGS)
+
+bench-serving: setup peers  ## our system beside its peers; half an hour (BENCH_ARGS="--only noop": less)
+	$(BIN)/python -m benchmarks.serving $(BENCH_ARGS)
+
 check: setup  ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -56,4 +73,4 @@ constraints:  ## pin what is installed now (run after an upgrade in a fresh envi
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt
 
 clean:  ## remove the environment and everything made here
-	rm -rf $(VENV) .infaas demo-results .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) .infaas demo-results .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -136,7 +136,10 @@ def status(settings: Settings, as_json: bool) -> None:
 
 def _show_status(found: Mapping[str, Any]) -> None:
     _out.print(f"{found['url']}  {found['variants']} variants, routing table {found['table_version']}")
-    rows = [[x["replica"], x["state"], str(x["pid"] or ""), x["worker"][:8]] for x in found["replicas"]]
+    rows = [
+        [x["replica"], f"{x['state']} {x['condition']}".strip(), str(x["pid"] or ""), x["worker"][:8]]
+        for x in found["replicas"]
+    ]
     _table("Replicas", ["replica", "state", "pid", "worker"], rows)
     share = [
         [x["worker"][:8], x["type"], _percent(x["cpu_share"]), _percent(x["memory_share"])] for x in found["workers"]

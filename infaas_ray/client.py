@@ -74,10 +74,13 @@ class Client:
         min_accuracy: float | None = None,
         max_usd_per_1k: float | None = None,
         on_miss: str | None = None,
+        offline: bool = False,
         query_id: str | None = None,
     ) -> Result:
         """Ask `target` (a use case, an architecture or a variant); raises the errors of `infaas_ray.errors`."""
         parameters = _parameters(latency_ms, min_accuracy, max_usd_per_1k, on_miss)
+        if offline:
+            parameters["offline"] = True
         body, json_bytes = encode_request(inputs, parameters, query_id or uuid.uuid4().hex)
         for attempt in range(self._retries + 1):
             try:

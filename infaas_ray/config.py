@@ -6,7 +6,7 @@ Unknown keys are errors, because a misspelt setting that is silently ignored cos
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -27,6 +27,12 @@ class HttpSettings(_Section):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=1, le=65535)
+    direct_port: int | None = Field(
+        default=0, ge=0, le=65535, description="the routers' own port, shared by those of a machine; 0 picks one each"
+    )
+    proxy: Literal["python", "haproxy"] = Field(
+        default="python", description="Ray Serve's proxy: its default, or HAProxy with throughput mode (binds 0.0.0.0)"
+    )
     routers: int = Field(default=1, ge=1, le=64, description="Ray Serve ingress replicas; each is a router")
     max_body_bytes: int = Field(default=64 * 2**20, ge=1024)
 

@@ -39,6 +39,15 @@ DATATYPES: Mapping[str, str] = {
     "FP64": "float64",
 }
 DATATYPE_OF: Mapping[str, str] = {dtype: name for name, dtype in DATATYPES.items()}
+_BY_DTYPE = {np.dtype(dtype): name for name, dtype in DATATYPES.items()}
+
+
+def datatype_of(array: Array) -> str:
+    """The protocol's datatype of an array. Raises InvalidInput where it has none."""
+    try:
+        return _BY_DTYPE[array.dtype]
+    except KeyError:
+        raise InvalidInput(f"arrays of {array.dtype.name} cannot be sent; supported: {', '.join(DATATYPES)}") from None
 
 
 def _check_name(what: str, name: str) -> None:
@@ -121,8 +130,7 @@ class TensorSpec:
     def check(self, array: Array) -> None:
         """Raise InvalidInput unless `array` has this dtype and fits this shape."""
         if array.dtype != self.dtype:
-            found = DATATYPE_OF.get(array.dtype.name, array.dtype.name)
-            raise InvalidInput(f"input {self.name!r} has datatype {found}, expected {self.datatype}")
+            raise InvalidInput(f"input {self.name!r} has datatype {datatype_of(array)}, expected {self.datatype}")
         fits = array.ndim == len(self.shape) and all(
             want in (-1, got) for want, got in zip(self.shape, array.shape, strict=True)
         )
@@ -371,13 +379,15 @@ class SLO:
     """What a query asks for; None means "any".
 
     `latency_s` bounds the time from arrival at the router to the answer, `min_accuracy` is in 0..1, and
-    `max_usd_per_1k` is the greatest price of 1,000 such queries.
+    `max_usd_per_1k` is the greatest price of 1,000 such queries. An `offline` query runs on spare capacity: it stands
+    behind every online one.
     """
 
     latency_s: float | None = None
     min_accuracy: float | None = None
     max_usd_per_1k: float | None = None
     on_miss: OnMiss = OnMiss.REJECT
+    offline: bool = False
 
     def __post_init__(self) -> None:
         _check_number("latency", self.latency_s, 0, 86_400, open_low=True)
@@ -387,13 +397,17 @@ class SLO:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """One question: a target, an SLO, and input tensors that all have `rows` rows (their first dimension)."""
+    """One question: a target, an SLO, and input tensors that all have `rows` rows (their first dimension).
+
+    A driver that asks thousands may send some as one: then `bundle` queries of equal rows share the fate of all.
+    """
 
     id: str
     target: str
     slo: SLO
     inputs: Mapping[str, Array]
     rows: int
+    bundle: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

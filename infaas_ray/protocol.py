@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from infaas_ray.domain import DATATYPE_OF, DATATYPES, SLO, Answer, Array, OnMiss, TensorSpec
+from infaas_ray.domain import DATATYPES, SLO, Answer, Array, OnMiss, TensorSpec, datatype_of
 from infaas_ray.errors import InvalidInput
 
 JSON_LENGTH_HEADER = "inference-header-content-length"
-SLO_PARAMETERS = ("latency_ms", "min_accuracy", "max_usd_per_1k", "on_miss", "explain")
+SLO_PARAMETERS = ("latency_ms", "min_accuracy", "max_usd_per_1k", "on_miss", "offline")
 SLO_HEADERS = {
     "x-slo-latency-ms": "latency_ms",
     "x-slo-min-accuracy": "min_accuracy",
@@ -190,6 +190,7 @@ def slo_of(parameters: Mapping[str, Any], headers: Mapping[str, str]) -> SLO:
         min_accuracy=given.get("min_accuracy"),
         max_usd_per_1k=given.get("max_usd_per_1k"),
         on_miss=OnMiss(on_miss),
+        offline=_flag("offline", given.get("offline", False)),
     )
 
 
@@ -197,6 +198,12 @@ def _number(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidInput(f"{name} must be a number, not {value!r}")
     return float(value)
+
+
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidInput(f"{name} must be true or false, not {value!r}")
+    return value
 
 
 def _header_value(name: str, text: str) -> str | float:
@@ -235,7 +242,7 @@ def encode_response(target: str, request: InferRequest, answer: Answer) -> tuple
         if name not in answer.outputs:
             raise InvalidInput(f"there is no output {name!r}; outputs: {', '.join(answer.outputs)}")
         array = answer.outputs[name]
-        body: dict[str, Any] = {"name": name, "shape": array.shape, "datatype": DATATYPE_OF[array.dtype.name]}
+        body: dict[str, Any] = {"name": name, "shape": array.shape, "datatype": datatype_of(array)}
         if request.wants_binary(name):
             raw.append(array.tobytes())
             body["parameters"] = {"binary_data_size": len(raw[-1])}
@@ -255,7 +262,7 @@ def encode_request(inputs: Mapping[str, Array], parameters: Mapping[str, Any], q
         {
             "name": name,
             "shape": array.shape,
-            "datatype": DATATYPE_OF[array.dtype.name],
+            "datatype": datatype_of(array),
             "parameters": {"binary_data_size": array.nbytes},
         }
         for name, array in inputs.items()

@@ -29,7 +29,17 @@ from infaas_ray.errors import DeadlineExceeded, InfaasError, Unavailable, Unsati
 from infaas_ray.policy.routing import Catalog
 from infaas_ray.serving import launch
 from infaas_ray.serving.driver import Outcome, System
+from infaas_ray.variants.generator import GenerationOptions
 
+# A few of all that could be made, so that the story stays short; dominated ones stay, to be seen in the picture.
+_GENERATION = {
+    "digit-classification": GenerationOptions(
+        recipes=("torch-fp32", "onnxruntime-fp32", "onnxruntime-int8"), offer_all=True
+    ),
+    "sentence-embedding": GenerationOptions(
+        recipes=("torch-fp32", "onnxruntime-fp32", "onnxruntime-int8", "onnxruntime-int8-dynamic"), offer_all=True
+    ),
+}
 _PATIENCE = 20  # times that a question refused for now is asked again, each after the time that the refusal names
 _BURST_S = 12.0
 _OVERLOAD = 1.3  # rows of the burst over what one replica of the most accurate variant can answer
@@ -80,7 +90,7 @@ class Told:
     def complete(self) -> bool:
         """Whether every query asked has exactly one fate, and the system counted the same."""
         counts = self.system_counts
-        fates = {name: counts.get(name, 0) for name in ("answered", "rejected", "expired", "failed")}
+        fates = {name: counts.get(name, 0) for name in ("answered", "rejected", "expired", "failed", "cancelled")}
         return (
             self.fates["answered"] > 0
             and sum(self.fates.values()) == counts.get("accepted", 0) == sum(fates.values())
@@ -167,6 +177,7 @@ def _register(settings: Settings, models: list[DemoModel], console: Console) -> 
                 on_progress=lambda x, task=task, name=model.architecture: bar.update(  # type: ignore[misc]
                     task, description=f"{name}: {x.step}", completed=x.done, total=x.total
                 ),
+                options=_GENERATION[model.task],
                 settings=settings,
             )
             offered = f"{model.architecture}: {len(found.variants)} variants, {len(found.failures)} refused"

@@ -1,8 +1,8 @@
 """Decides, per replica, which waiting queries run together, when it pays to wait, and which have expired.
 
 Rules:
-- Earliest deadline first. A batch takes queries in that order while they fit the batch limit; one with more rows than
-  the limit runs alone and whole.
+- Online before offline, then the earliest deadline first. A batch takes queries in that order while they fit the
+  batch limit; one with more rows than the limit runs alone and whole.
 - A query expires when even the median latency of its own rows, on an idle replica, can no longer make its deadline:
   computing it would only delay others. The median is the profile's, or faster where measured so; a replica found slow
   still tries, or it could never be found quick again.
@@ -32,6 +32,7 @@ class Waiting:
     rows: int
     deadline: float = inf
     arrived: float
+    offline: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +44,7 @@ class Turn:
     wake_at: float | None = None
 
 
-_Entry = tuple[float, float, int, Waiting]  # deadline, arrival, order of adding
+_Entry = tuple[bool, float, float, int, Waiting]  # offline, deadline, arrival, order of adding
 
 
 class Batcher:
@@ -73,7 +74,7 @@ class Batcher:
         """Queue a query. Raises InvalidInput where its id waits already or it has no row."""
         if item.id in self._live or item.rows < 1:
             raise InvalidInput(f"query {item.id} waits already or has no row ({item.rows})")
-        entry = (item.deadline, item.arrived, self._added, item)
+        entry = (item.offline, item.deadline, item.arrived, self._added, item)
         self._added += 1
         self._rows += item.rows
         self._live[item.id] = entry
@@ -86,7 +87,7 @@ class Batcher:
         entry = self._live.pop(id, None)
         if entry is None:
             return False
-        self._rows -= entry[3].rows
+        self._rows -= entry[4].rows
         return True
 
     def done(self, rows: int, compute_s: float, now: float) -> None:
@@ -112,14 +113,14 @@ class Batcher:
         """The waiting query with the earliest deadline; cancelled ones before it are dropped on the way."""
         while self._heap:
             entry = self._heap[0]
-            if self._live.get(entry[3].id) is entry:
-                return entry[3]
+            if self._live.get(entry[4].id) is entry:
+                return entry[4]
             heappop(self._heap)
         return None
 
     def _take(self) -> Waiting:
         """Remove the head; `_head` was called before."""
-        item = heappop(self._heap)[3]
+        item = heappop(self._heap)[4]
         del self._live[item.id]
         self._rows -= item.rows
         return item
@@ -171,10 +172,10 @@ class Batcher:
                 continue
             taken.append(entry)
             rows += head.rows
-        kept = self._split(now, [x[3] for x in taken])
+        kept = self._split(now, [x[4] for x in taken])
         for entry in taken[kept:]:
-            self._put_back(entry[3], entry)
-        return [x[3] for x in taken[:kept]]
+            self._put_back(entry[4], entry)
+        return [x[4] for x in taken[:kept]]
 
     def _split(self, now: float, batch: list[Waiting]) -> int:
         """How many of the batch to run now: all, unless fewer save the first deadline at no other's cost."""

@@ -5,14 +5,16 @@ table of ten thousand variants costs only what is used. The estimate of when a r
 because selection and its explanation must agree on it.
 """
 
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from math import inf
 
 from infaas_ray.domain import SLO, OnMiss
 from infaas_ray.errors import UnknownTarget, one_of
 from infaas_ray.policy.latency import LatencyCurve
-from infaas_ray.policy.routing import Offer, RoutingTable
+from infaas_ray.policy.routing import Offer, ReadyReplica, RoutingTable
 
 MAX_QUEUE_S = 30.0  # a replica with more work ahead is refused, even to queries without a latency bound
 
@@ -21,16 +23,35 @@ MAX_QUEUE_S = 30.0  # a replica with more work ahead is refused, even to queries
 class ReplicaLoad:
     """What a router knows of one replica; the router changes it.
 
-    `rows_in_flight`: rows sent there and not answered, by this router or, as far as reported, by others.
+    `rows_in_flight`: online rows that this router sent there and that are not answered; `rows_offline`: the same of
+    offline rows, which online ones overtake; `rows_elsewhere`: what other routers have there, as far as reported.
     `slowdown`: measured over profiled latency, smoothed. An entry under the name of a *variant* counts the rows that
     wait until it is loaded.
     """
 
     rows_in_flight: int = 0
     slowdown: float = 1.0
+    rows_elsewhere: int = 0
+    rows_offline: int = 0
+
+    def ahead(self, offline: bool) -> int:
+        """Rows that stand before a new query."""
+        online = self.rows_in_flight + self.rows_elsewhere
+        return online + self.rows_offline if offline else online
 
 
 IDLE = ReplicaLoad()
+
+_OVERLOADED_S = 0.8  # of work ahead; INFaaS's prototype calls a worker overloaded from here
+_INTERFERED = 1.5  # times slower than profiled; its prototype has 2.5 on CPU and 1.5 on GPU, for means
+
+
+class Condition(StrEnum):
+    """How a ready replica fares."""
+
+    STEADY = "steady"
+    OVERLOADED = "overloaded"  # more work ahead than it gets done soon
+    INTERFERED = "interfered"  # slower than profiled without being overloaded: neighbours, caches, a throttled machine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +84,7 @@ class Ask:
     max_usd: float
     on_miss: OnMiss
     table_age_s: float
+    offline: bool
 
 
 def ask_of(target: str, rows: int, slo: SLO, waited_s: float, table_age_s: float) -> Ask:
@@ -70,17 +92,52 @@ def ask_of(target: str, rows: int, slo: SLO, waited_s: float, table_age_s: float
     bound = inf if slo.latency_s is None else slo.latency_s
     least = 0.0 if slo.min_accuracy is None else slo.min_accuracy
     most = inf if slo.max_usd_per_1k is None else slo.max_usd_per_1k
-    return Ask(target, rows, bound, bound - waited_s, least, most, slo.on_miss, table_age_s)
+    return Ask(target, rows, bound, bound - waited_s, least, most, slo.on_miss, table_age_s, slo.offline)
+
+
+class ByAccuracy:
+    """Candidates in a given order, ready to be asked for those of at least some accuracy.
+
+    A decision thus begins among candidates that are accurate enough, however many are not. There are only as many
+    distinct lists as distinct accuracies, and they share their elements.
+    """
+
+    __slots__ = ("_levels", "_lists")
+
+    def __init__(self, candidates: Sequence[Candidate]) -> None:
+        self._levels = sorted({x.accuracy for x in candidates})
+        self._lists = [tuple(x for x in candidates if x.accuracy >= level) for level in self._levels]
+        self._lists.append(())
+
+    def at_least(self, accuracy: float) -> tuple[Candidate, ...]:
+        """Those that are accurate enough, in order."""
+        return self._lists[bisect_left(self._levels, accuracy)]
 
 
 @dataclass(frozen=True, slots=True)
 class Shortlist:
-    """The candidates of one target, by price: all; those with replicas; those without; ready ones by accuracy."""
+    """The candidates of one target, by price: all; those with replicas; those without; ready ones by accuracy.
+
+    `front` are those that no cheaper one beats in every respect, for queries of at most `front_rows` rows: where one
+    of all meets an SLO, one of these does, and the cheapest that does is among them. `able_ready` and `able_front`
+    are `ready` and `front`, to be asked for an accuracy. `least_start_s` is the least start of what could be loaded;
+    `loading` is what is on its way.
+    """
 
     every: tuple[Candidate, ...]
     ready: tuple[Candidate, ...]
     unready: tuple[Candidate, ...]
     most_accurate: tuple[Candidate, ...]
+    front: tuple[Candidate, ...]
+    front_rows: int
+    least_start_s: float
+    loading: tuple[Candidate, ...]
+    able_ready: ByAccuracy
+    able_front: ByAccuracy
+
+    def worth_asking(self, rows: int) -> tuple[Candidate, ...]:
+        """The candidates that suffice to find the cheapest one that meets an SLO on an idle replica."""
+        return self.front if rows <= self.front_rows else self.every
 
 
 class SelectionIndex:
@@ -94,10 +151,11 @@ class SelectionIndex:
         self.table = table
         self._targets: Mapping[str, tuple[str, ...]]
         self._curves: dict[str, LatencyCurve]
+        self._fronts: dict[str, frozenset[str]]  # by target, of the catalogue alone
         if previous is not None and previous.table.catalog is table.catalog:
-            self._targets, self._curves = previous._targets, previous._curves
+            self._targets, self._curves, self._fronts = previous._targets, previous._curves, previous._fronts
         else:
-            self._targets, self._curves = table.catalog.targets(), {}
+            self._targets, self._curves, self._fronts = table.catalog.targets(), {}, {}
         self._replicas: dict[str, list[str]] = {}
         for replica in table.replicas:
             self._replicas.setdefault(replica.variant, []).append(replica.id)
@@ -113,6 +171,10 @@ class SelectionIndex:
         """The offer of a variant of this table's catalogue."""
         return self.table.catalog.offers[variant]
 
+    def condition(self, replica: ReadyReplica, load: "ReplicaLoad") -> Condition:
+        """How a replica of this table fares with that load."""
+        return condition(self._candidate(replica.variant), load)
+
     def _shorten(self, target: str) -> Shortlist:
         names = self._targets.get(target)
         if names is None:
@@ -120,9 +182,28 @@ class SelectionIndex:
         every = tuple(sorted((self._candidate(name) for name in names), key=lambda x: x.order))
         ready = tuple(x for x in every if x.replicas)
         unready = tuple(x for x in every if not x.replicas)
-        made = Shortlist(every, ready, unready, tuple(sorted(ready, key=lambda x: -x.accuracy)))
+        names_in_front = self._front(target, every)
+        front = tuple(x for x in every if x.name in names_in_front)
+        made = Shortlist(
+            every=every,
+            ready=ready,
+            unready=unready,
+            most_accurate=tuple(sorted(ready, key=lambda x: -x.accuracy)),
+            front=front,
+            front_rows=min((x.batch_limit for x in every), default=0),
+            least_start_s=min((x.start_s for x in unready if x.blocked is None), default=inf),
+            loading=tuple(x for x in unready if x.loading and x.blocked is None),
+            able_ready=ByAccuracy(ready),
+            able_front=ByAccuracy(front),
+        )
         self._shortlists[target] = made
         return made
+
+    def _front(self, target: str, every: tuple[Candidate, ...]) -> frozenset[str]:
+        known = self._fronts.get(target)
+        if known is None:
+            known = self._fronts[target] = frozenset(x.name for x in _undominated(every))
+        return known
 
     def _candidate(self, name: str) -> Candidate:
         known = self._candidates.get(name)
@@ -151,20 +232,37 @@ class SelectionIndex:
         )
 
 
+def _undominated(every: tuple[Candidate, ...]) -> list[Candidate]:
+    """Those of `every`, which is sorted by price, that no earlier one equals or beats in accuracy and latency."""
+    sizes = [1 << n for n in range(min((x.batch_limit for x in every), default=1).bit_length())]
+    kept: list[tuple[Candidate, list[float]]] = []
+    for candidate in every:
+        # Curves are linear between measured batches, which are powers of two where our profiler measured them.
+        curve = [candidate.latency_s(rows) for rows in sizes]
+        if not any(
+            x.accuracy >= candidate.accuracy and all(a <= b for a, b in zip(other, curve, strict=True))
+            for x, other in kept
+        ):
+            kept.append((candidate, curve))
+    return [x for x, _ in kept]
+
+
 # ---- estimates -------------------------------------------------------------------------------------------------
 
 
-def ahead_s(candidate: Candidate, load: ReplicaLoad) -> float:
+def ahead_s(candidate: Candidate, load: ReplicaLoad, offline: bool) -> float:
     """Seconds of work before a new query at a replica with that load."""
-    return load.rows_in_flight / candidate.rate_qps * load.slowdown
+    return load.ahead(offline) / candidate.rate_qps * load.slowdown
 
 
-def finish_s(candidate: Candidate, rows: int, load: ReplicaLoad) -> float:
+def finish_s(candidate: Candidate, rows: int, load: ReplicaLoad, offline: bool = False) -> float:
     """Expected seconds until `rows` rows are answered at a replica with that load; infinite where its queue is full.
 
     Work ahead at the saturation rate, then the batch that the query will share with what is queued.
     """
-    queued = load.rows_in_flight
+    queued = load.rows_in_flight + load.rows_elsewhere
+    if offline:
+        queued += load.rows_offline
     ahead = queued / candidate.rate_qps * load.slowdown
     if ahead > MAX_QUEUE_S:
         return inf
@@ -174,11 +272,24 @@ def finish_s(candidate: Candidate, rows: int, load: ReplicaLoad) -> float:
     return ahead + candidate.latency_s(batch) * load.slowdown
 
 
-def quickest(candidate: Candidate, rows: int, loads: Mapping[str, ReplicaLoad]) -> tuple[float, str]:
+def condition(candidate: Candidate, load: ReplicaLoad) -> Condition:
+    """Which of the original's states a replica is in, from what was measured of it.
+
+    Selection needs no name for it: a slow replica's expected finish is long, so it is avoided, and its slowdown is
+    forgotten while it idles, so it is tried again. The name is for people.
+    """
+    if ahead_s(candidate, load, offline=True) > _OVERLOADED_S:
+        return Condition.OVERLOADED
+    return Condition.INTERFERED if load.slowdown > _INTERFERED else Condition.STEADY
+
+
+def quickest(
+    candidate: Candidate, rows: int, loads: Mapping[str, ReplicaLoad], offline: bool = False
+) -> tuple[float, str]:
     """The least expected finish among the ready replicas and whose it is; (inf, "") where all queues are full."""
     best, who = inf, ""
     for replica in candidate.replicas:
-        expected = finish_s(candidate, rows, loads.get(replica, IDLE))
+        expected = finish_s(candidate, rows, loads.get(replica, IDLE), offline)
         if expected < best:
             best, who = expected, replica
     return best, who
@@ -186,7 +297,7 @@ def quickest(candidate: Candidate, rows: int, loads: Mapping[str, ReplicaLoad]) 
 
 def loaded_s(candidate: Candidate, ask: Ask, loads: Mapping[str, ReplicaLoad]) -> float:
     """Expected seconds until the answer if the query waits for the variant to be loaded, behind those that do."""
-    return eta_s(candidate, ask) + finish_s(candidate, ask.rows, loads.get(candidate.name, IDLE))
+    return eta_s(candidate, ask) + finish_s(candidate, ask.rows, loads.get(candidate.name, IDLE), ask.offline)
 
 
 def eta_s(candidate: Candidate, ask: Ask) -> float:

@@ -8,7 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 from math import ceil, floor, inf
 
 from infaas_ray.domain import SLO
-from infaas_ray.policy.candidates import MAX_QUEUE_S, Ask, Candidate, ReplicaLoad, loaded_s, quickest
+from infaas_ray.policy.candidates import (
+    IDLE,
+    MAX_QUEUE_S,
+    Ask,
+    Candidate,
+    Condition,
+    ReplicaLoad,
+    condition,
+    loaded_s,
+    quickest,
+)
 
 REASONS_SHOWN = 32  # of a refusal; `explain` gives all
 
@@ -43,11 +53,14 @@ def _never(candidate: Candidate, ask: Ask) -> str | None:
 
 
 def _not_ready(candidate: Candidate, ask: Ask, loads: Mapping[str, ReplicaLoad]) -> str | None:
-    expected, _ = quickest(candidate, ask.rows, loads)
+    expected, replica = quickest(candidate, ask.rows, loads, ask.offline)
     if expected == inf:
         return f"busy: every replica has more than {duration(MAX_QUEUE_S)} of work ahead"
     if expected > ask.left_s:
-        return f"busy: would answer in {duration(expected)}; the bound leaves {duration(ask.left_s)}"
+        load = loads.get(replica, IDLE)
+        slow = condition(candidate, load) is Condition.INTERFERED
+        state = f"interfered, {load.slowdown:.1f} times slower than profiled" if slow else "busy"
+        return f"{state}: would answer in {duration(expected)}; the bound leaves {duration(ask.left_s)}"
     return None
 
 

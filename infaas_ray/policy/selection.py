@@ -85,23 +85,28 @@ def select(
     ask = ask_of(target, rows, slo, waited_s, table_age_s)
     least, most, bound, left = ask.min_accuracy, ask.max_usd, ask.bound_s, ask.left_s
     wanted: Candidate | None = None
-    for candidate in short.every:
+    for candidate in short.able_front.at_least(least) if rows <= short.front_rows else short.every:
         if candidate.usd_per_1k > most:
             break
-        if candidate.accuracy >= least and candidate.blocked is None and candidate.latency_s(rows) <= bound:
-            wanted = candidate
+        if candidate.latency_s(rows) <= bound and candidate.accuracy >= least:
+            wanted = candidate if candidate.blocked is None else _unblocked(short, ask)
             break
-    for candidate in short.ready:
+    for candidate in short.able_ready.at_least(least):
         if candidate.usd_per_1k > most:
             break
-        if candidate.accuracy < least or candidate.latency_s(rows) > left:
+        if candidate.latency_s(rows) > left:
             continue
-        expected, replica = quickest(candidate, rows, loads)
+        expected, replica = quickest(candidate, rows, loads, slo.offline)
         if replica and expected <= left:
             if wanted is None or candidate.order < wanted.order:
                 wanted = candidate
             return Dispatch(replica=replica, variant=candidate.name, expected_s=expected, wanted=wanted.name)
     return _without_ready(short, ask, slo, loads, wanted)
+
+
+def _unblocked(short: Shortlist, ask: Ask) -> Candidate | None:
+    """The cheapest that meets the SLO and can be started, where the cheapest of all cannot."""
+    return next((x for x in short.every if x.blocked is None and meets(x, ask)), None)
 
 
 def _without_ready(
@@ -113,12 +118,14 @@ def _without_ready(
     return (
         _worth_loading(short, ask, loads, name)
         or _on_miss(short, ask, loads, name)
-        or refuse(short.every, ask, slo, loads, wanted)
+        or refuse(short, ask, slo, loads, wanted)
     )
 
 
 def _worth_loading(short: Shortlist, ask: Ask, loads: Mapping[str, ReplicaLoad], wanted: str | None) -> Load | None:
     waiting: Load | None = None
+    if short.least_start_s - ask.table_age_s > ask.left_s:
+        return None
     for candidate in short.unready:
         if candidate.usd_per_1k > ask.max_usd:
             break
@@ -156,9 +163,11 @@ def _degraded(
     for candidate in short.most_accurate:
         if candidate.usd_per_1k > ask.max_usd or candidate.accuracy >= ask.min_accuracy:
             continue
-        expected, replica = quickest(candidate, ask.rows, loads)
+        expected, replica = quickest(candidate, ask.rows, loads, ask.offline)
         if replica and expected <= ask.left_s:
             return Dispatch(replica=replica, variant=candidate.name, expected_s=expected, degraded=True, wanted=wanted)
+    if short.least_start_s - ask.table_age_s > ask.left_s:
+        return None
     loadable = [x for x in short.unready if x.usd_per_1k <= ask.max_usd and x.blocked is None]
     for candidate in sorted(loadable, key=attrgetter("accuracy"), reverse=True):
         expected = loaded_s(candidate, ask, loads)
@@ -171,7 +180,7 @@ def _late(short: Shortlist, ask: Ask, loads: Mapping[str, ReplicaLoad], wanted: 
     """The earliest answer at the asked accuracy and price, ready before loadable; full queues stay closed."""
     affordable = [x for x in short.ready if x.usd_per_1k <= ask.max_usd and x.accuracy >= ask.min_accuracy]
     expected, replica, variant = min(
-        ((*quickest(x, ask.rows, loads), x.name) for x in affordable), default=(inf, "", "")
+        ((*quickest(x, ask.rows, loads, ask.offline), x.name) for x in affordable), default=(inf, "", "")
     )
     if replica:
         return Dispatch(replica=replica, variant=variant, expected_s=expected, wanted=wanted)
@@ -242,7 +251,7 @@ def _verdict(
     loads: Mapping[str, ReplicaLoad],
 ) -> Verdict:
     if candidate.replicas:
-        expected, _ = quickest(candidate, ask.rows, loads)
+        expected, _ = quickest(candidate, ask.rows, loads, ask.offline)
     else:
         expected = inf if candidate.blocked is not None else loaded_s(candidate, ask, loads)
     lost = why_not(candidate, ask, loads)

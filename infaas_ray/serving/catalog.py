@@ -16,7 +16,7 @@ def read_catalog(metadata: Metadata, worker_types: Iterable[WorkerType]) -> Cata
     revision = metadata.revision()
     types = list(worker_types)
     offers: dict[str, Offer] = {}
-    for variant, profile in metadata.variants():
+    for variant, profile in metadata.variants(offered=True):
         price = min((x.usd_per_1k(variant, profile) for x in types), default=math.inf)
         if price < math.inf:
             offers[variant.name] = Offer(variant=variant, profile=profile, usd_per_1k=price)

@@ -15,6 +15,7 @@ import secrets
 import stat
 import tempfile
 from collections.abc import Callable, Mapping
+from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,8 +23,10 @@ from infaas_ray import errors
 from infaas_ray.domain import Array
 from infaas_ray.errors import ConfigError, InfaasError, ReplicaLost
 from infaas_ray.serving.frames import MAX_FRAME_BYTES, Frame, FrameReader, encode
+from infaas_ray.serving.shared import LEAST_BYTES, Arena, Lease, SharedArray
 
 _HANDSHAKE_S = 5.0
+_arena = Arena()
 _HANDSHAKE_BYTES = 4096
 _ERROR_TYPES = {
     name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, InfaasError)
@@ -91,6 +94,7 @@ class _Link(asyncio.BufferedProtocol):
         self._server = server
         self.reader = FrameReader(max_frame_bytes=_HANDSHAKE_BYTES)
         self.closed = False
+        self.full = False
         self.nonce = secrets.token_bytes(16)
         self.trusted = False
         self._transport: asyncio.Transport | None = None
@@ -102,9 +106,16 @@ class _Link(asyncio.BufferedProtocol):
         self.trusted = True
         self.reader.max_frame_bytes = MAX_FRAME_BYTES
 
-    def send(self, call: int, verb: str, fields: dict[str, Any], arrays: Mapping[str, Array]) -> None:
+    def send(
+        self,
+        call: int,
+        verb: str,
+        fields: dict[str, Any],
+        arrays: Mapping[str, Array],
+        segments: Mapping[str, str] | None = None,
+    ) -> None:
         if self._transport is not None and not self.closed:
-            self._transport.writelines(encode(call, verb, fields, arrays))
+            self._transport.writelines(encode(call, verb, fields, arrays, segments))
 
     async def writable(self) -> None:
         """Wait until the peer has taken enough of what was sent."""
@@ -132,10 +143,16 @@ class _Link(asyncio.BufferedProtocol):
             self.close()  # a peer that breaks the framing cannot be answered
 
     def pause_writing(self) -> None:
+        self.full = True
         self._writable.clear()
+        if self._server and self._transport is not None:
+            self._transport.pause_reading()  # a peer that does not take its answers may not ask for more
 
     def resume_writing(self) -> None:
+        self.full = False
         self._writable.set()
+        if self._server and self._transport is not None:
+            self._transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
@@ -212,14 +229,17 @@ class Connection:
 
     def __init__(self, address: str, secret: bytes, on_lost: Callable[["Connection"], None] | None = None) -> None:
         self.address = address
+        self._local = address.startswith("unix:")
         self._secret = secret
         self._on_lost = on_lost
         self._link = _Link(self._on_frame, self._on_closed, server=False)
         self._calls = itertools.count(1)
         self._pending: dict[int, asyncio.Future[Reply]] = {}
+        self._give_up: dict[int, float] = {}
         self._nonce = secrets.token_bytes(16)
         self._ended = asyncio.Event()
-        self._welcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self._welcome: asyncio.Future[None] = self._loop.create_future()
 
     @property
     def closed(self) -> bool:
@@ -228,7 +248,7 @@ class Connection:
 
     async def open(self) -> None:
         """Connect and shake hands. Raises ReplicaLost where nobody listens or the secret is not the same."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         try:
             async with asyncio.timeout(_HANDSHAKE_S):
                 if self.address.startswith("unix:"):
@@ -241,20 +261,51 @@ class Connection:
             self._link.close()
             raise ReplicaLost(f"no channel to {self.address}: {error or 'timed out'}") from None
 
-    async def call(self, verb: str, fields: dict[str, Any], arrays: Mapping[str, Array]) -> Reply:
-        """Send a call and wait for its reply. Raises the peer's error, or ReplicaLost where the peer is gone."""
+    async def call(
+        self, verb: str, fields: dict[str, Any], arrays: Mapping[str, Array], patience_s: float = inf
+    ) -> Reply:
+        """Send a call and wait for its reply. Raises the peer's error, or ReplicaLost where the peer is gone.
+
+        A peer that says nothing about a call for `patience_s` seconds is taken for gone (`drop_silent` looks).
+        """
         link = self._link
         if link.closed:
             raise ReplicaLost(f"the connection to {self.address} is closed")
-        await link.writable()
+        if link.full:
+            await link.writable()
         call = next(self._calls)
-        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        segments, leases = self._share(arrays) if self._local else ({}, ())
+        future: asyncio.Future[Reply] = self._loop.create_future()
         self._pending[call] = future
+        if patience_s < inf:
+            self._give_up[call] = self._loop.time() + patience_s
         try:
-            link.send(call, verb, fields, arrays)
+            link.send(call, verb, fields, arrays, segments)
             return await future
         finally:
+            for lease in leases:
+                lease.release()
             self._pending.pop(call, None)
+            self._give_up.pop(call, None)
+
+    def _share(self, arrays: Mapping[str, Array]) -> tuple[dict[str, str], list[Lease]]:
+        """Put large arrays into shared memory, unless they lie there already; segment names, and what to release."""
+        segments: dict[str, str] = {}
+        leases: list[Lease] = []
+        for name, array in arrays.items():
+            if array.nbytes < LEAST_BYTES:
+                continue
+            if isinstance(array, SharedArray) and array.segment is not None:
+                segments[name] = array.segment
+            elif (lease := _arena.put(array)) is not None:
+                leases.append(lease)
+                segments[name] = lease.name
+        return segments, leases
+
+    def drop_silent(self) -> None:
+        """Drop the connection if the peer owes an answer beyond patience; its calls fail with ReplicaLost."""
+        if self._give_up and min(self._give_up.values()) < self._loop.time():
+            self.drop()
 
     def drop(self) -> None:
         """Begin to close the connection; calls that wait fail with ReplicaLost."""

@@ -8,6 +8,7 @@ live by the names of their actors and takes them over by the same events.
 
 import asyncio
 import contextlib
+import logging
 import os
 import time
 from collections.abc import Coroutine
@@ -23,6 +24,7 @@ from infaas_ray.policy.messages import (
     Event,
     LoadRequested,
     ReplicaDrained,
+    ReplicaFailed,
     StartReplica,
     StopReplica,
     TrafficReported,
@@ -37,6 +39,7 @@ from infaas_ray.serving.replica_actors import ReplicaActors
 from infaas_ray.serving.workers import Node, living_nodes, start_monitor
 from infaas_ray.storage.metadata import Metadata
 
+_logger = logging.getLogger(__name__)
 _TURN_S = 0.5
 _PUBLISHED_S = 0.2  # routers have taken over a new table after this; only then is a replica told to drain
 _LISTEN_S = 10.0
@@ -88,9 +91,9 @@ class Controller:
         if not isinstance(event, TrafficReported | WorkerReported):
             self._wake.set()
 
-    async def report_traffic(self, traffic: TrafficReported, counts: dict[str, int], address: str) -> None:
-        """A router's last window, what became of its queries so far, and where it listens."""
-        self._routers[traffic.router] = {"counts": counts, "address": address, "seen": time.monotonic()}
+    async def report_traffic(self, traffic: TrafficReported, about: dict[str, Any]) -> None:
+        """A router's last window, and about itself: fates of its queries, conditions of replicas, its addresses."""
+        self._routers[traffic.router] = about | {"seen": time.monotonic()}
         self._report(traffic)
 
     async def report_worker(self, report: WorkerReported) -> None:
@@ -122,9 +125,13 @@ class Controller:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), _TURN_S)
             self._wake.clear()
-            self._see_nodes()
-            self._see_catalog()
-            self._turn()
+            try:
+                self._see_nodes()
+                self._see_catalog()
+                self._turn()
+            except Exception:  # whatever it was, the next turn sees the facts anew
+                _logger.exception("a turn of the control loop failed")
+                await asyncio.sleep(_TURN_S)
 
     def _turn(self) -> None:
         now = time.monotonic()
@@ -159,15 +166,22 @@ class Controller:
     async def _perform(self, action: Action) -> None:
         match action:
             case StartReplica():
-                offer = self._catalog.offers[action.variant]
-                architecture = self._catalog.architectures[offer.variant.architecture]
-                await self._replicas.start(action.replica, action.worker, offer, architecture)
+                await self._start_replica(action)
             case DrainReplica():
                 await asyncio.sleep(_PUBLISHED_S)
                 if await self._replicas.drain(action.replica):
                     self._report(ReplicaDrained(replica=action.replica))
             case StopReplica():
                 await self._replicas.stop(action.replica)
+
+    async def _start_replica(self, action: StartReplica) -> None:
+        offer = self._catalog.offers.get(action.variant)
+        if offer is None:
+            reason = "its variant left the catalogue"
+            self._report(ReplicaFailed(replica=action.replica, variant=action.variant, reason=reason, permanent=True))
+            return
+        architecture = self._catalog.architectures[offer.variant.architecture]
+        await self._replicas.start(action.replica, action.worker, offer, architecture)
 
     # -- facts that are looked up
 
@@ -209,6 +223,7 @@ class Controller:
         for router in self._routers.values():
             for name, count in router["counts"].items():
                 totals[name] = totals.get(name, 0) + count
+        conditions = {name: state for x in self._routers.values() for name, state in x["conditions"].items()}
         fleet = self._autoscaler.fleet
         return {
             "controller_pid": os.getpid(),
@@ -222,11 +237,15 @@ class Controller:
                     "variant": x.variant,
                     "state": str(x.state),
                     "worker": x.worker,
+                    "condition": conditions.get(x.id, ""),
                     "pid": self._replicas.pid(x.id),
                 }
                 for x in fleet.replicas.values()
             ],
-            "routers": {name: {"address": x["address"], **x["counts"]} for name, x in self._routers.items()},
+            "routers": {
+                name: {"address": x["address"], "direct_url": x["direct_url"], **x["counts"]}
+                for name, x in self._routers.items()
+            },
             "queries": totals,
             "blocked": dict(self._table.blocked),
             "decision_log": self._log.name,

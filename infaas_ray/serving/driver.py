@@ -12,8 +12,11 @@ import asyncio
 import itertools
 import threading
 import uuid
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import contextmanager
+from queue import SimpleQueue
 from typing import Any, Self, TypeVar
 
 from infaas_ray.domain import SLO, Answer, Array, OnMiss
@@ -22,6 +25,9 @@ from infaas_ray.serving.channel import Connection, Reply, connect
 
 T = TypeVar("T")
 Outcome = Answer | InfaasError
+
+_BUNDLE_QUERIES = 32  # small queries that travel in one message
+_BUNDLE_BYTES = 256 * 1024
 
 
 class System:
@@ -54,9 +60,10 @@ class System:
         min_accuracy: float | None = None,
         max_usd_per_1k: float | None = None,
         on_miss: str = "reject",
+        offline: bool = False,
     ) -> Answer:
         """Answer one query of one or more rows. Raises the errors of `infaas_ray.errors`."""
-        slo = make_slo(latency_ms, min_accuracy, max_usd_per_1k, on_miss)
+        slo = make_slo(latency_ms, min_accuracy, max_usd_per_1k, on_miss, offline)
         outcome = self._wait(self._ask(target, inputs, slo))
         if isinstance(outcome, InfaasError):
             raise outcome
@@ -71,45 +78,75 @@ class System:
         min_accuracy: float | None = None,
         max_usd_per_1k: float | None = None,
         on_miss: str = "reject",
+        offline: bool = False,
     ) -> Future[Outcome]:
         """Ask one query and go on; the future gives its answer, or its error as a value."""
-        slo = make_slo(latency_ms, min_accuracy, max_usd_per_1k, on_miss)
+        slo = make_slo(latency_ms, min_accuracy, max_usd_per_1k, on_miss, offline)
         return asyncio.run_coroutine_threadsafe(self._ask(target, inputs, slo), self._loop)
 
     def query_many(
         self,
         target: str,
-        inputs: Mapping[str, Array],
+        inputs: Mapping[str, Array] | Iterable[Mapping[str, Array]],
         *,
         rows_per_query: int = 1,
-        window: int = 256,
+        window: int = 64,
         latency_ms: float | None = None,
         min_accuracy: float | None = None,
         max_usd_per_1k: float | None = None,
         on_miss: str = "reject",
-        on_progress: Callable[[int, int], None] | None = None,
+        offline: bool = False,
+        progress: bool = False,
     ) -> Iterator[Outcome]:
-        """Ask one query per `rows_per_query` rows of `inputs`, at most `window` at once; yield outcomes in order.
+        """Ask many queries and yield their outcomes in the order of the queries.
 
-        A query that is not answered yields its error instead of raising it, so that none is lost.
+        `inputs` is a mapping of arrays, cut into one query per `rows_per_query` rows (small ones travel together), or
+        any iterable with the inputs of one query per item. At most `window` messages are under way at once. A query
+        that is not answered yields its error instead of raising it, so that none is lost. `progress` draws a bar.
         """
-        slo = make_slo(latency_ms, min_accuracy, max_usd_per_1k, on_miss)
-        lengths = {len(x) for x in inputs.values()}
-        if len(lengths) != 1 or rows_per_query < 1:
-            raise InvalidInput("all inputs need the same number of rows, and rows_per_query must be at least 1")
-        starts = range(0, lengths.pop(), rows_per_query)
-        waiting: list[Future[Outcome]] = []
-        for done, start in enumerate(starts):
-            part = {name: x[start : start + rows_per_query] for name, x in inputs.items()}
-            waiting.append(asyncio.run_coroutine_threadsafe(self._ask(target, part, slo), self._loop))
-            if len(waiting) >= window:
-                yield waiting.pop(0).result()
-                if on_progress is not None:
-                    on_progress(done + 1 - len(waiting), len(starts))
-        for left in range(len(waiting), 0, -1):
-            yield waiting.pop(0).result()
-            if on_progress is not None:
-                on_progress(len(starts) - left + 1, len(starts))
+        slo = make_slo(latency_ms, min_accuracy, max_usd_per_1k, on_miss, offline)
+        parts, total = _parts(inputs, rows_per_query)
+        waiting: deque[Future[list[Outcome]]] = deque()
+        with _bar(progress, target, total) as advance:
+            for part, count in parts:
+                waiting.append(asyncio.run_coroutine_threadsafe(self._ask_bundle(target, part, slo, count), self._loop))
+                if len(waiting) >= window:
+                    yield from advance(waiting.popleft().result())
+            while waiting:
+                yield from advance(waiting.popleft().result())
+
+    def as_completed(
+        self,
+        target: str,
+        inputs: Mapping[str, Array] | Iterable[Mapping[str, Array]],
+        *,
+        rows_per_query: int = 1,
+        window: int = 64,
+        latency_ms: float | None = None,
+        min_accuracy: float | None = None,
+        max_usd_per_1k: float | None = None,
+        on_miss: str = "reject",
+        offline: bool = False,
+        progress: bool = False,
+    ) -> Iterator[tuple[int, Outcome]]:
+        """Like `query_many`, but yield each outcome as soon as it is there, with the number of its query (from 0)."""
+        slo = make_slo(latency_ms, min_accuracy, max_usd_per_1k, on_miss, offline)
+        parts, total = _parts(inputs, rows_per_query)
+        ready: SimpleQueue[tuple[int, list[Outcome]]] = SimpleQueue()
+        under_way = first = 0
+        with _bar(progress, target, total) as advance:
+            for part, count in parts:
+                future = asyncio.run_coroutine_threadsafe(self._ask_bundle(target, part, slo, count), self._loop)
+                future.add_done_callback(lambda done, at=first: ready.put((at, done.result())))  # type: ignore[misc]
+                first += count
+                under_way += 1
+                if under_way >= window:
+                    at, outcomes = ready.get()
+                    under_way -= 1
+                    yield from enumerate(advance(outcomes), at)
+            for _ in range(under_way):
+                at, outcomes = ready.get()
+                yield from enumerate(advance(outcomes), at)
 
     def explain(
         self,
@@ -128,14 +165,33 @@ class System:
         return found
 
     async def _ask(self, target: str, inputs: Mapping[str, Array], slo: SLO) -> Outcome:
+        (outcome,) = await self._ask_bundle(target, inputs, slo, 1)
+        return outcome
+
+    async def _ask_bundle(self, target: str, inputs: Mapping[str, Array], slo: SLO, count: int) -> list[Outcome]:
+        """Ask `count` queries of equal rows in one message; the router may want them in smaller ones."""
         rows = len(next(iter(inputs.values()), ()))
-        query_id = f"{self._prefix}-{next(self._ids)}"
-        fields = {"id": query_id, "target": target, "rows": rows, "slo": slo_fields(slo)}
+        first = next(self._ids)
+        fields = {
+            "id": f"{self._prefix}-{first}",
+            "target": target,
+            "rows": rows,
+            "slo": slo_fields(slo),
+            "bundle": count,
+        }
         try:
             reply = await next(self._turn).call("query", fields, inputs)
         except InfaasError as error:
-            return error
-        return answer_from(query_id, reply)
+            return [error] * count
+        if not reply.fields.get("split"):
+            return _answers(f"{self._prefix}-{first}", reply, count)
+        half = count // 2
+        cut = half * (rows // count)
+        halves = await asyncio.gather(
+            self._ask_bundle(target, {name: x[:cut] for name, x in inputs.items()}, slo, half),
+            self._ask_bundle(target, {name: x[cut:] for name, x in inputs.items()}, slo, count - half),
+        )
+        return halves[0] + halves[1]
 
     def close(self) -> None:
         """Close the connections and end the background thread."""
@@ -157,12 +213,24 @@ class System:
         self.close()
 
 
-def make_slo(latency_ms: float | None, min_accuracy: float | None, max_usd_per_1k: float | None, on_miss: str) -> SLO:
+def make_slo(
+    latency_ms: float | None,
+    min_accuracy: float | None,
+    max_usd_per_1k: float | None,
+    on_miss: str,
+    offline: bool = False,
+) -> SLO:
     """An SLO from the units that people use. Raises InvalidInput."""
     if on_miss not in list(OnMiss):
         raise InvalidInput(f"on_miss must be one of {', '.join(OnMiss)}, not {on_miss!r}")
     latency_s = latency_ms / 1e3 if isinstance(latency_ms, int | float) else latency_ms
-    return SLO(latency_s=latency_s, min_accuracy=min_accuracy, max_usd_per_1k=max_usd_per_1k, on_miss=OnMiss(on_miss))
+    return SLO(
+        latency_s=latency_s,
+        min_accuracy=min_accuracy,
+        max_usd_per_1k=max_usd_per_1k,
+        on_miss=OnMiss(on_miss),
+        offline=offline,
+    )
 
 
 def slo_fields(slo: SLO) -> dict[str, Any]:
@@ -172,9 +240,67 @@ def slo_fields(slo: SLO) -> dict[str, Any]:
         "min_accuracy": slo.min_accuracy,
         "max_usd_per_1k": slo.max_usd_per_1k,
         "on_miss": str(slo.on_miss),
+        "offline": slo.offline,
     }
 
 
-def answer_from(query_id: str, reply: Reply) -> Answer:
-    """The answer from the fields in which it travels."""
-    return Answer(query_id=query_id, outputs=reply.arrays, **reply.fields)
+def _answers(query_id: str, reply: Reply, count: int) -> list[Outcome]:
+    """The answers of the queries of one message, each with its rows."""
+    if count == 1:
+        return [Answer(query_id=query_id, outputs=reply.arrays, **reply.fields)]
+    rows = len(next(iter(reply.arrays.values()))) // count
+    return [
+        Answer(
+            query_id=f"{query_id}.{n}",
+            outputs={name: x[n * rows : (n + 1) * rows] for name, x in reply.arrays.items()},
+            **reply.fields,
+        )
+        for n in range(count)
+    ]
+
+
+def _parts(
+    inputs: Mapping[str, Array] | Iterable[Mapping[str, Array]], rows_per_query: int
+) -> tuple[Iterator[tuple[Mapping[str, Array], int]], int | None]:
+    """Messages as (inputs, number of queries), and how many queries there are where that is known."""
+    if not isinstance(inputs, Mapping):
+        return ((x, 1) for x in inputs), None
+    lengths = {len(x) for x in inputs.values()}
+    if len(lengths) != 1 or rows_per_query < 1:
+        raise InvalidInput("all inputs need the same number of rows, and rows_per_query must be at least 1")
+    (length,) = lengths
+    whole, rest = divmod(length, rows_per_query)
+    if rest:
+        raise InvalidInput(f"{length} rows do not make whole queries of {rows_per_query} rows each")
+    query_bytes = max(1, sum(x.nbytes for x in inputs.values()) // max(1, whole))
+    count = max(1, min(_BUNDLE_QUERIES, _BUNDLE_BYTES // query_bytes))
+    return _slices(inputs, rows_per_query, whole, count), whole
+
+
+def _slices(
+    inputs: Mapping[str, Array], rows_per_query: int, queries: int, count: int
+) -> Iterator[tuple[Mapping[str, Array], int]]:
+    for first in range(0, queries, count):
+        last = min(first + count, queries)
+        rows = slice(first * rows_per_query, last * rows_per_query)
+        yield {name: x[rows] for name, x in inputs.items()}, last - first
+
+
+@contextmanager
+def _bar(shown: bool, target: str, total: int | None) -> Iterator[Callable[[list[Outcome]], list[Outcome]]]:
+    """A progress bar on stderr, moved by the outcomes that pass through what is yielded."""
+    if not shown:
+        yield lambda outcomes: outcomes
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(target, total=total)
+
+        def advance(outcomes: list[Outcome]) -> list[Outcome]:
+            bar.advance(task, len(outcomes))
+            return outcomes
+
+        yield advance

@@ -12,20 +12,24 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from infaas_ray.domain import DATATYPE_OF, DATATYPES, Array
+from infaas_ray.domain import DATATYPES, Array, datatype_of
 from infaas_ray.errors import InvalidInput, PayloadTooLarge
+from infaas_ray.serving.shared import view
 
+_DTYPES = {name: np.dtype(dtype) for name, dtype in DATATYPES.items()}
+_VOID = np.dtype("void")
 _PREFIX = struct.Struct("<II")
 PREFIX_BYTES = _PREFIX.size
 MAX_FRAME_BYTES = 256 * 2**20
 
 
 class TensorHead(msgspec.Struct, frozen=True, array_like=True):
-    """Name, datatype and shape of one tensor in the body."""
+    """Name, datatype and shape of one tensor, in the body or in a named segment of shared memory."""
 
     name: str
     datatype: str
     shape: tuple[int, ...]
+    segment: str = ""
 
 
 class Head(msgspec.Struct, frozen=True, array_like=True):
@@ -48,7 +52,10 @@ class Frame(msgspec.Struct, frozen=True):
         found: dict[str, Array] = {}
         offset = 0
         for tensor in self.head.tensors:
-            dtype = np.dtype(DATATYPES.get(tensor.datatype, "void"))
+            dtype = _DTYPES.get(tensor.datatype, _VOID)
+            if tensor.segment:
+                found[tensor.name] = view(tensor.segment, dtype, tensor.shape)
+                continue
             count = 1
             for length in tensor.shape:
                 count *= length
@@ -64,16 +71,26 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Head).decode
 
 
-def encode(call: int, verb: str, fields: dict[str, Any], arrays: Mapping[str, Array]) -> list[bytes | memoryview]:
-    """The frame as buffers to write in order; array data is referenced, not copied, where it is contiguous."""
-    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    tensors = [TensorHead(name, DATATYPE_OF[x.dtype.name], x.shape) for name, x in contiguous.items()]
+def encode(
+    call: int,
+    verb: str,
+    fields: dict[str, Any],
+    arrays: Mapping[str, Array],
+    segments: Mapping[str, str] | None = None,
+) -> list[bytes | memoryview]:
+    """The frame as buffers to write in order; array data is referenced, not copied, where it is contiguous.
+
+    `segments` names the segment of shared memory of those arrays that lie in one.
+    """
+    shared = segments or {}
+    tensors = [TensorHead(name, datatype_of(x), x.shape, shared.get(name, "")) for name, x in arrays.items()]
+    contiguous = [np.ascontiguousarray(x) for name, x in arrays.items() if name not in shared]
     head = _encode(Head(call, verb, fields, tensors))
-    body_bytes = sum(x.nbytes for x in contiguous.values())
+    body_bytes = sum(x.nbytes for x in contiguous)
     if body_bytes + len(head) > MAX_FRAME_BYTES:
         raise PayloadTooLarge(f"{body_bytes} bytes of tensors exceed the {MAX_FRAME_BYTES} that one query may carry")
     buffers: list[bytes | memoryview] = [_PREFIX.pack(len(head), body_bytes) + head]
-    buffers.extend(x.data.cast("B") for x in contiguous.values() if x.nbytes)
+    buffers.extend(x.data.cast("B") for x in contiguous if x.nbytes)
     return buffers
 
 

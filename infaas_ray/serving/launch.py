@@ -45,6 +45,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
     address: str
     url: str
+    direct_url: str = ""
     namespace: str
     head_pid: int = 0
     head_started: float = 0.0
@@ -94,6 +95,8 @@ def up(settings: Settings, on_step: OnStep = lambda step: None) -> Run:
             secret = _start_controller(settings)
             on_step("starting the routers")
             _start_routers(settings, secret)
+            run = msgspec.structs.replace(run, direct_url=_direct_url(settings.cluster.namespace))
+            _write(settings.run_file, msgspec.json.encode(run))
     except BaseException:
         _end_head(settings, run)
         raise
@@ -137,7 +140,7 @@ def _start_head(settings: Settings) -> Run:
     command += ["--node-ip-address=127.0.0.1", f"--temp-dir={folder}", "--include-dashboard=false"]
     command += ["--disable-usage-stats", f"--ray-client-server-port={_free_port()}"]
     command += [f"--num-cpus={settings.cluster.cpus or os.cpu_count()}"]
-    environment = os.environ | _environment(token)
+    environment = os.environ | _environment(token) | _proxy_environment(settings, folder)
     with (settings.home / "ray.log").open("wb") as log:
         head = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
     run = Run(
@@ -162,6 +165,25 @@ def _environment(token: str) -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
         "RAY_DEDUP_LOGS": "0",
+        "RAY_worker_niceness": "0",  # Ray's 15 would let any other program starve the queries
+    }
+
+
+def _proxy_environment(settings: Settings, folder: str) -> dict[str, str]:
+    """Ray Serve's switches for HAProxy with throughput mode; its files and ports are this cluster's own."""
+    if settings.http.proxy != "haproxy":
+        return {}
+    prefix = "RAY_SERVE_HAPROXY_"
+    return {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_PROXY_USE_GRPC": "1",
+        f"{prefix}CONFIG_FILE_LOC": f"{folder}/haproxy/haproxy.cfg",
+        f"{prefix}SOCKET_PATH": f"{folder}/haproxy/admin.sock",
+        f"{prefix}SERVER_STATE_BASE": f"{folder}/haproxy",
+        f"{prefix}SERVER_STATE_FILE": f"{folder}/haproxy/server-state",
+        f"{prefix}METRICS_PORT": str(_free_port()),
+        f"{prefix}STATS_PORT": str(_free_port()),
     }
 
 
@@ -217,6 +239,17 @@ def _start_controller(settings: Settings) -> bytes:
     ray.get(controller.ready.remote(), timeout=_UP_S)
     _, secret = ray.get(controller.routers.remote(), timeout=_UP_S)
     return bytes(secret)
+
+
+def _direct_url(namespace: str) -> str:
+    """The own port of the first router that has reported; empty where routers have none."""
+    end = time.monotonic() + _UP_S
+    while time.monotonic() < end:
+        routers = ray.get(_controller(namespace).ready.remote(), timeout=_UP_S)["routers"]
+        if routers:
+            return str(next(iter(routers.values()))["direct_url"])
+        time.sleep(0.1)
+    raise Unavailable("no router has reported to the controller", 0.0)
 
 
 def _start_routers(settings: Settings, secret: bytes) -> None:

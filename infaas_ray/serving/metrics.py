@@ -35,16 +35,16 @@ class Metrics:
 
     def observe(self, outcome: str, query: Query, answer: Answer | None) -> None:
         """Count one query that has left the router."""
-        self._outcomes[outcome].inc()
+        self._outcomes[outcome].inc(query.bundle)
         if answer is None:
             return
-        self._selections.labels(answer.variant).inc()
+        self._selections.labels(answer.variant).inc(query.bundle)
         self._latency.observe(answer.latency_s)
         self._queue.observe(answer.queue_s)
         self._compute.observe(answer.compute_s)
         self._cost.inc(answer.usd_per_1k * query.rows / 1000)
         if not answer.slo_met:
-            self._missed.inc()
+            self._missed.inc(query.bundle)
 
     def text(self) -> bytes:
         """All metrics, as Prometheus reads them."""

@@ -77,6 +77,7 @@ class Replica:
         rows: int,
         remaining_s: float | None,
         done: Callable[[Result | InfaasError], None],
+        offline: bool = False,
     ) -> None:
         """Queue a query; `done` is called once, on the event loop, with its result or its error."""
         if self._draining:
@@ -87,7 +88,7 @@ class Replica:
         self._pending[number] = _Pending(inputs, rows, now, done)
         self._empty.clear()
         deadline = float("inf") if remaining_s is None else now + remaining_s
-        self._batcher.add(Waiting(id=number, rows=rows, deadline=deadline, arrived=now))
+        self._batcher.add(Waiting(id=number, rows=rows, deadline=deadline, arrived=now, offline=offline))
         self._turn()
 
     async def drain(self) -> None:
@@ -165,7 +166,7 @@ class Replica:
     def _compute(self, batch: Sequence[_Pending]) -> dict[str, Array]:
         """Join the inputs, run the model within its batch limit, join the outputs (on the model's own thread)."""
         if len(batch) == 1:
-            inputs = dict(batch[0].inputs)
+            inputs = {name: np.asarray(x) for name, x in batch[0].inputs.items()}
         else:
             inputs = {name: np.concatenate([x.inputs[name] for x in batch]) for name in batch[0].inputs}
         rows = sum(x.rows for x in batch)

@@ -1,9 +1,9 @@
 """A router: chooses a replica for each query, sends it there, and accounts for it.
 
 It holds a snapshot of the routing table and its own view of each replica's load; nothing else. A query that enters
-leaves exactly once, as answered, rejected, expired or failed, and is counted as that. A replica that is lost takes
-no query with it: its queries are selected anew while their bound allows. Free of Ray: the controller and the actors
-behind the fallback are reached through the functions given to the constructor.
+leaves exactly once, as answered, rejected, expired, failed or cancelled (its client went away), and is counted so.
+A replica that is lost takes no query with it: its queries are selected anew while their bound allows. Free of Ray:
+the controller and the actors behind the fallback are reached through the functions given to the constructor.
 """
 
 import asyncio
@@ -25,12 +25,13 @@ from infaas_ray.errors import (
     Unsatisfiable,
     one_of,
 )
+from infaas_ray.policy.candidates import Condition
 from infaas_ray.policy.messages import TrafficReported
 from infaas_ray.policy.routing import ReadyReplica, RoutingTable
 from infaas_ray.policy.selection import Dispatch, Load, Reject, ReplicaLoad, SelectionIndex, Verdict, explain, select
 from infaas_ray.serving.channel import Connection, Reply, connect
 
-OUTCOMES = ("answered", "rejected", "expired", "failed")
+OUTCOMES = ("answered", "rejected", "expired", "failed", "cancelled")
 _MAX_WAIT_S = 60.0  # for a query without a latency bound, while its variant loads
 _HANG_S = 10.0  # after the bound, a replica that says nothing is taken for hung
 _FORGIVING = 0.05  # how much of an idle replica's slowdown is forgotten with each report
@@ -49,7 +50,8 @@ class Router:
         self._request_load = request_load
         self._fallback = fallback
         self._lost: set[str] = set()
-        self._connections: dict[str, asyncio.Task[Connection]] = {}
+        self._connections: dict[str, Connection] = {}
+        self._opening: dict[str, asyncio.Task[Connection]] = {}
         self._loads: dict[str, ReplicaLoad] = {}
         self._changed = asyncio.Event()
         self._window_started = time.monotonic()
@@ -83,23 +85,20 @@ class Router:
         self._changed = asyncio.Event()
 
     def _retire(self, replica: str) -> None:
-        """Forget a replica that left the table; its connection stays until its last answer is in."""
-        load = self._loads.get(replica)
-        task = self._connections.get(replica)
-        if load is not None and load.rows_in_flight > 0:
-            asyncio.get_running_loop().call_later(0.5, self._retire, replica)
-            return
+        """Forget a replica that left the table, once its last answer is in."""
         if replica in self._replicas:
             return  # it came back
+        load = self._loads.get(replica)
+        if load is not None and load.rows_in_flight + load.rows_offline > 0:
+            asyncio.get_running_loop().call_later(0.5, self._retire, replica)
+            return
         self._loads.pop(replica, None)
-        self._connections.pop(replica, None)
-        if task is not None:
-            task.cancel()
-            if task.done() and not task.cancelled() and task.exception() is None:
-                task.result().drop()
+        connection = self._connections.pop(replica, None)
+        if connection is not None:
+            connection.drop()
 
     def traffic(self) -> TrafficReported:
-        """The traffic since the last call, and start a new window."""
+        """The traffic since the last call, and start a new window; also the time to look after what is silent."""
         now = time.monotonic()
         report = TrafficReported(
             router=self.name,
@@ -107,9 +106,12 @@ class Router:
             **{name: dict(counter) for name, counter in self._window.items()},
         )
         self._window_started = now
+        for connection in list(self._connections.values()):
+            connection.drop_silent()
         for load in self._loads.values():
-            if load.rows_in_flight == 0:  # what is avoided for being slow is forgiven by and by, and so tried again
-                load.slowdown += _FORGIVING * (1.0 - load.slowdown)
+            if load.ahead(offline=True) - load.rows_elsewhere == 0:  # no answers come from there to learn from
+                load.slowdown += _FORGIVING * (1.0 - load.slowdown)  # so what was slow is tried again by and by
+                load.rows_elsewhere //= 2
         for counter in self._window.values():
             counter.clear()
         return report
@@ -141,7 +143,7 @@ class Router:
         VariantFailed afterwards, each counted.
         """
         self.check(query)
-        self.counts["accepted"] += 1
+        self.counts["accepted"] += query.bundle
         outcome = "failed"
         answer: Answer | None = None
         try:
@@ -154,9 +156,16 @@ class Router:
         except DeadlineExceeded:
             outcome = "expired"
             raise
+        except asyncio.CancelledError:
+            outcome = "cancelled"
+            raise
         finally:
-            self.counts[outcome] += 1
+            self.counts[outcome] += query.bundle
             self.on_outcome(outcome, query, answer)
+
+    def takes(self, target: str, rows: int, slo: SLO) -> bool:
+        """Whether a replica would take such a query now."""
+        return isinstance(select(target, rows, slo, self._index, self._loads), Dispatch)
 
     def explain(self, target: str, rows: int, slo: SLO) -> tuple[Verdict, ...]:
         """Every candidate for such a query now, and why it would win or lose."""
@@ -196,17 +205,18 @@ class Router:
                 self._window["refused"][decision.wanted] += rows
 
     def _rejection(self, reject: Reject) -> InfaasError:
+        told = reject.tell()
         if reject.permanent:
-            return Unsatisfiable(reject.message, reject.reasons, reject.nearest)
+            return Unsatisfiable(told.message, told.reasons, told.nearest)
         if reject.load is not None:
             self._request_load(reject.load, None)
-        return Unavailable(reject.message, reject.retry_after_s, reject.reasons)
+        return Unavailable(told.message, reject.retry_after_s, told.reasons)
 
     async def _wait_for_load(self, load: Load, query: Query, waited_s: float) -> None:
         left_s = max(0.0, _patience_s(query.slo) - waited_s)
         changed = self._changed
         waiting = self._loads.setdefault(load.variant, ReplicaLoad())
-        waiting.rows_in_flight += query.rows
+        _hold(waiting, query, query.rows)
         self._request_load(load.variant, left_s)
         try:
             await asyncio.wait_for(changed.wait(), left_s)
@@ -214,11 +224,11 @@ class Router:
             if query.slo.latency_s is None:
                 raise Unavailable(f"{load.variant} did not load within {_MAX_WAIT_S:.0f} s", load.expected_s) from None
         finally:
-            waiting.rows_in_flight -= query.rows
+            _hold(waiting, query, -query.rows)
 
     async def _dispatch(self, to: Dispatch, query: Query, arrived: float) -> Answer:
         load = self._loads[to.replica]
-        load.rows_in_flight += query.rows
+        _hold(load, query, query.rows)
         self._window["served"][to.variant] += query.rows
         try:
             reply = await self._call(to.replica, query, arrived)
@@ -226,29 +236,37 @@ class Router:
             self._mark_lost(to.replica)
             raise
         finally:
-            load.rows_in_flight -= query.rows
+            _hold(load, query, -query.rows)
         return self._answer(to, query, reply, arrived)
 
     async def _call(self, replica: str, query: Query, arrived: float) -> Reply:
-        entry = self._replicas[replica]
-        try:
-            connection = await self._connection(entry)
-        except ReplicaLost:
-            return await self._fallback(entry, query, _remaining_s(query.slo, arrived))
-        fields = {"rows": query.rows, "remaining_s": _remaining_s(query.slo, arrived)}
-        patience_s = _patience_s(query.slo) + _HANG_S
-        try:
-            return await asyncio.wait_for(connection.call("infer", fields, query.inputs), patience_s)
-        except TimeoutError:
-            connection.drop()
-            raise ReplicaLost(f"replica {replica} has said nothing for {patience_s:.1f} s") from None
+        connection = self._connections.get(replica)
+        if connection is None or connection.closed:
+            entry = self._replicas[replica]
+            try:
+                connection = await self._open(entry)
+            except ReplicaLost:
+                return await self._fallback(entry, query, _remaining_s(query.slo, arrived))
+        fields = {
+            "rows": query.rows,
+            "remaining_s": _remaining_s(query.slo, arrived),
+            "offline": query.slo.offline,
+        }
+        return await connection.call("infer", fields, query.inputs, _patience_s(query.slo) + _HANG_S)
 
-    async def _connection(self, entry: ReadyReplica) -> Connection:
-        task = self._connections.get(entry.id)
-        if task is None or (task.done() and (task.cancelled() or task.exception() or task.result().closed)):
+    async def _open(self, entry: ReadyReplica) -> Connection:
+        """Connect to a replica; queries that come meanwhile wait for the same attempt."""
+        task = self._opening.get(entry.id)
+        if task is None:
             task = asyncio.get_running_loop().create_task(connect(entry.address, self._secret))
-            self._connections[entry.id] = task
-        return await asyncio.shield(task)
+            self._opening[entry.id] = task
+        try:
+            connection = await asyncio.shield(task)
+        finally:
+            if self._opening.get(entry.id) is task and task.done():
+                del self._opening[entry.id]
+        self._connections[entry.id] = connection
+        return connection
 
     def _mark_lost(self, replica: str) -> None:
         if replica not in self._lost:
@@ -261,6 +279,7 @@ class Router:
         compute_s: float = numbers["compute_s"]
         latency_s = time.monotonic() - arrived
         load = self._loads[to.replica]
+        load.rows_elsewhere = max(0, numbers["queued_rows"] - load.rows_in_flight - load.rows_offline)
         ratio = compute_s / offer.profile.latency_s(numbers["batch_rows"])
         load.slowdown += _SMOOTHING * (max(0.5, min(10.0, ratio)) - load.slowdown)
         slo = query.slo
@@ -279,6 +298,15 @@ class Router:
             slo_met=not to.degraded and (slo.latency_s is None or latency_s <= slo.latency_s),
         )
 
+    def conditions(self) -> dict[str, str]:
+        """The replicas that are overloaded or interfered, as this router sees them."""
+        found: dict[str, str] = {}
+        for replica in self._replicas.values():
+            state = self._index.condition(replica, self._loads[replica.id])
+            if state is not Condition.STEADY:
+                found[replica.id] = str(state)
+        return found
+
     def status(self) -> Mapping[str, int]:
         """How many queries were accepted, and what became of them."""
         return {name: self.counts[name] for name in ("accepted", *OUTCOMES)}
@@ -294,3 +322,11 @@ def _remaining_s(slo: SLO, arrived: float) -> float | None:
     if slo.latency_s is None or slo.on_miss is OnMiss.LATE:
         return None
     return slo.latency_s - (time.monotonic() - arrived)
+
+
+def _hold(load: ReplicaLoad, query: Query, rows: int) -> None:
+    """Count rows into a load, or out of it where negative."""
+    if query.slo.offline:
+        load.rows_offline += rows
+    else:
+        load.rows_in_flight += rows

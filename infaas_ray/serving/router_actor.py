@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
+import gc
 import os
 import time
 from typing import Any
@@ -16,6 +17,7 @@ from infaas_ray.domain import SLO, OnMiss, Query
 from infaas_ray.errors import InfaasError, ReplicaLost
 from infaas_ray.policy.routing import ReadyReplica
 from infaas_ray.serving.channel import Incoming, Reply, Server, socket_folder
+from infaas_ray.serving.http_door import HttpDoor
 from infaas_ray.serving.ingress import HttpApp
 from infaas_ray.serving.metrics import Metrics
 from infaas_ray.serving.replica_actors import PREFIX
@@ -50,9 +52,19 @@ class RouterActor:
         remote = await self._server.listen(f"{ray.util.get_node_ip_address()}:0")
         local = await self._server.listen(f"unix:{socket_folder() / f'{os.getpid()}.sock'}")
         self._address = f"{remote},{local}"
+        self._direct_url = await self._open_door()
         loop = asyncio.get_running_loop()
         await self._take_table(-1)
         self._jobs = {loop.create_task(self._listen()), loop.create_task(self._report())}
+
+    async def _open_door(self) -> str:
+        """Open the router's own HTTP port, where the settings want it; returns its URL."""
+        http = self._settings.http
+        if http.direct_port is None:
+            return ""
+        self._door = HttpDoor(self._app.respond, http.max_body_bytes)
+        port = await self._door.listen(http.host, http.direct_port)
+        return f"http://{http.host}:{port}"
 
     def __serve_build_asgi_app__(self) -> HttpApp:
         """The application that Ray Serve puts behind its proxy."""
@@ -67,7 +79,11 @@ class RouterActor:
         table = await self._controller().listen.remote(version)
         if table is None:
             return version
+        fresh = table.catalog.revision != self._router.table.catalog.revision
         self._router.update(table)
+        if fresh:  # thousands of offers that live for long: collecting them again and again would cost milliseconds
+            gc.collect()
+            gc.freeze()
         return int(table.version)
 
     async def _listen(self) -> None:
@@ -81,9 +97,14 @@ class RouterActor:
     async def _report(self) -> None:
         while True:
             await asyncio.sleep(_REPORT_S)
-            traffic, counts = self._router.traffic(), dict(self._router.status())
+            about = {
+                "counts": dict(self._router.status()),
+                "conditions": self._router.conditions(),
+                "address": self._address,
+                "direct_url": self._direct_url,
+            }
             with contextlib.suppress(RayError, ValueError):
-                await self._controller().report_traffic.remote(traffic, counts, self._address)
+                await self._controller().report_traffic.remote(self._router.traffic(), about)
 
     def _request_load(self, variant: str, within_s: float | None) -> None:
         now = time.monotonic()
@@ -96,7 +117,7 @@ class RouterActor:
         """Ask a replica that the channel cannot reach through its actor."""
         try:
             actor = ray.get_actor(PREFIX + replica.id, self._settings.cluster.namespace)
-            fields, arrays = await actor.infer.remote(dict(query.inputs), query.rows, remaining_s)
+            fields, arrays = await actor.infer.remote(dict(query.inputs), query.rows, remaining_s, query.slo.offline)
         except (RayActorError, ValueError) as error:
             raise ReplicaLost(f"replica {replica.id} is gone: {error}") from None
         except RayTaskError as error:
@@ -118,7 +139,18 @@ class RouterActor:
                 verdicts = self._router.explain(fields["target"], fields["rows"], slo)
                 call.reply({"candidates": [dataclasses.asdict(x) for x in verdicts]}, {})
                 return
-            query = Query(id=fields["id"], target=fields["target"], slo=slo, inputs=call.arrays, rows=fields["rows"])
+            bundle = fields["bundle"]
+            if bundle > 1 and not self._router.takes(fields["target"], fields["rows"], slo):
+                call.reply({"split": True}, {})  # too much at once, perhaps; its parts are asked on their own
+                return
+            query = Query(
+                id=fields["id"],
+                target=fields["target"],
+                slo=slo,
+                inputs=call.arrays,
+                rows=fields["rows"],
+                bundle=bundle,
+            )
             answer = await self._router.query(query)
             call.reply({name: getattr(answer, name) for name in _ANSWER_FIELDS}, answer.outputs)
         except Exception as error:

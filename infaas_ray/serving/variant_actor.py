@@ -107,7 +107,7 @@ class VariantActor:
                     os.unlink(address.removeprefix("unix:"))
 
     async def infer(
-        self, inputs: dict[str, Array], rows: int, remaining_s: float | None
+        self, inputs: dict[str, Array], rows: int, remaining_s: float | None, offline: bool
     ) -> tuple[dict[str, Any], dict[str, Array]]:
         """Answer one query over Ray, for callers whom the channel cannot reach."""
         assert self._replica is not None, "start() first"
@@ -119,7 +119,7 @@ class VariantActor:
             else:
                 future.set_exception(result)
 
-        self._replica.submit(inputs, rows, remaining_s, done)
+        self._replica.submit(inputs, rows, remaining_s, done, offline)
         result = await future
         return result_fields(result), result.outputs
 
@@ -132,4 +132,5 @@ class VariantActor:
             else:
                 call.fail(result)
 
-        self._replica.submit(call.arrays, call.fields["rows"], call.fields["remaining_s"], done)
+        fields = call.fields
+        self._replica.submit(call.arrays, fields["rows"], fields["remaining_s"], done, fields["offline"])

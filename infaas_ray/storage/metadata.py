@@ -72,8 +72,9 @@ class Metadata:
     def add_architecture(self, architecture: Architecture) -> None:
         """Register an architecture; one that is there and equal changes nothing.
 
-        Raises AlreadyExists where the name has another use case or other tensors, or where an architecture and a task
-        would share a name (queries could then mean either).
+        Raises AlreadyExists where the name has another use case or other tensors, where an architecture and a task
+        would share a name (queries could then mean either), or where the use case has other tensors already (a query
+        to it could then not be answered by either).
         """
         body = _encode(architecture)
         with self._writing() as connection:
@@ -84,6 +85,7 @@ class Metadata:
                 _require_equal(architecture, msgspec.json.decode(row, type=Architecture))
                 return
             _require_free_names(connection, architecture)
+            _require_same_tensors(connection, architecture)
             values = {"name": architecture.name, "task": architecture.use_case.task, "body": body}
             connection.execute(sql.insert(ARCHITECTURES).values(values))
             _raise_revision(connection)
@@ -290,6 +292,26 @@ def _forget_failure(connection: Connection, architecture: str, label: str) -> in
 
 def _encode(value: object) -> str:
     return msgspec.json.encode(value).decode()
+
+
+def _require_same_tensors(connection: sql.Connection, architecture: Architecture) -> None:
+    bodies = connection.execute(
+        sql.select(ARCHITECTURES.c.body).where(ARCHITECTURES.c.task == architecture.use_case.task)
+    ).scalars()
+    for other in (msgspec.json.decode(body, type=Architecture) for body in bodies):
+        if other.use_case == architecture.use_case and (other.inputs, other.outputs) != (
+            architecture.inputs,
+            architecture.outputs,
+        ):
+            raise AlreadyExists(
+                f"use case {other.use_case.name!r} takes and gives {_tensors(other)} (as {other.name!r} does), but "
+                f"{architecture.name!r} {_tensors(architecture)}; register it under another dataset"
+            )
+
+
+def _tensors(architecture: Architecture) -> str:
+    specs = (*architecture.inputs, *architecture.outputs)
+    return ", ".join(f"{x.name} {x.datatype}{list(x.shape)}" for x in specs)
 
 
 def _require_equal(wanted: Architecture, found: Architecture) -> None:

@@ -28,8 +28,6 @@ from infaas_ray.storage.metadata import Metadata
 from infaas_ray.storage.repository import repository_at
 from infaas_ray.variants.fake_runtime import FakeLatency, FakeModel
 
-X = TensorSpec(name="x", datatype="FP32", shape=(-1, 4))
-Y = TensorSpec(name="y", datatype="FP32", shape=(-1, 4))
 USE_CASE = UseCase(task="double", dataset="numbers")
 HARDWARE = Hardware(kind=HardwareKind.CPU, model="fake", cores=2, memory_bytes=2**34)
 
@@ -51,9 +49,11 @@ def add_fake(
     load_s: float = 0.05,
     use_case: UseCase = USE_CASE,
     batch_limit: int = 8,
+    width: int = 4,
     folder: Path,
 ) -> Variant:
     """Register a fake model that repeats x as y; its profile says what it does."""
+    x, y = (TensorSpec(name=name, datatype="FP32", shape=(-1, width)) for name in "xy")
     file = folder / f"{architecture}.json"
     model = FakeModel(outputs={"y": "x"}, latency_s=FakeLatency(fixed=fixed_s, per_row=row_s), load_s=load_s)
     file.write_bytes(msgspec.json.encode(model))
@@ -79,7 +79,7 @@ def add_fake(
         accuracy=Accuracy(value=accuracy, metric="top1_accuracy", rows=1000, standard_error=0.01),
     )
     metadata = Metadata(settings.metadata_url)
-    metadata.add_architecture(Architecture(name=architecture, use_case=use_case, inputs=(X,), outputs=(Y,)))
+    metadata.add_architecture(Architecture(name=architecture, use_case=use_case, inputs=(x,), outputs=(y,)))
     metadata.put_variant(variant, profile)
     metadata.close()
     return variant
@@ -95,6 +95,8 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     add_fake(settings, "small", accuracy=0.80, row_s=0.001, folder=home)
     add_fake(settings, "middle", accuracy=0.90, row_s=0.004, folder=home)
     add_fake(settings, "large", accuracy=0.99, row_s=0.016, folder=home)
+    images = UseCase(task="repeat", dataset="images")
+    add_fake(settings, "wide", accuracy=0.9, row_s=0.0, use_case=images, width=160_000, folder=home)
     launch.up(settings)
     yield settings
     launch.down(settings)

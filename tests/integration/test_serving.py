@@ -81,13 +81,41 @@ class TestDrivers:
 
     def test_thousands_come_back_in_order(self, system: System) -> None:
         rows = np.arange(8000, dtype=np.float32).reshape(2000, 4)
-        steps: list[tuple[int, int]] = []
-        outcomes = list(system.query_many("small", {"x": rows}, on_progress=lambda a, b: steps.append((a, b))))
+        outcomes = list(system.query_many("small", {"x": rows}))
         assert len(outcomes) == 2000
-        assert steps[-1] == (2000, 2000)
         for row, outcome in zip(rows, outcomes, strict=True):
             assert isinstance(outcome, Answer)
             np.testing.assert_array_equal(outcome.outputs["y"][0], row)
+
+    def test_as_completed_names_each_query(self, system: System) -> None:
+        rows = np.arange(800, dtype=np.float32).reshape(200, 4)
+        found = dict(system.as_completed("small", {"x": rows}, rows_per_query=2, window=4))
+        assert sorted(found) == list(range(100))
+        for number, outcome in found.items():
+            assert isinstance(outcome, Answer)
+            np.testing.assert_array_equal(outcome.outputs["y"], rows[2 * number : 2 * number + 2])
+
+    def test_an_iterator_of_queries_of_any_size(self, system: System) -> None:
+        sizes = [1, 3, 9, 2]
+        queries = ({"x": np.full((n, 4), n, np.float32)} for n in sizes)
+        outcomes = list(system.query_many("small", queries, progress=True))
+        assert [len(x.outputs["y"]) for x in outcomes if isinstance(x, Answer)] == sizes
+
+    def test_what_is_too_much_at_once_is_asked_in_parts(self, system: System, client: Client) -> None:
+        client.infer("large", {"x": np.zeros((1, 4), np.float32)})  # loaded
+        rows = np.zeros((64, 4), np.float32)
+        # Eight rows of it take about 130 ms, so 32 at once could never keep this bound; one alone can.
+        outcomes = list(system.query_many("large", {"x": rows}, latency_ms=300))
+        assert len(outcomes) == 64
+        assert any(isinstance(x, Answer) for x in outcomes)
+
+    def test_large_inputs_pass_whole(self, system: System, settings: Settings) -> None:
+        rows = np.random.default_rng(0).random((40_000, 4), np.float32)  # 640 KB a query
+        answer = system.query("small", {"x": rows[:8]})
+        np.testing.assert_array_equal(answer.outputs["y"], rows[:8])
+        (outcome,) = system.query_many("wide", {"x": rows.reshape(1, -1)})
+        assert isinstance(outcome, Answer)
+        np.testing.assert_array_equal(outcome.outputs["y"], rows.reshape(1, -1))
 
     def test_errors_keep_their_class(self, system: System, x: np.ndarray) -> None:
         with pytest.raises(UnknownTarget, match="known: "):

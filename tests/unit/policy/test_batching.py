@@ -44,6 +44,13 @@ class TestRun:
         made = batcher(item(1), item(2, 9.0), item(3, 5.0), item(4, 9.0, arrived=-1.0))
         assert made.step(0.0, busy=False).run == (3, 4, 2, 1)
 
+    def test_online_overtakes_offline_even_with_a_later_deadline(self) -> None:
+        made = batcher(
+            *(Waiting(id=n, rows=1, deadline=5.0, arrived=0.0, offline=True) for n in range(8)), item(8), item(9, 9.0)
+        )
+        assert made.step(0.0, busy=False).run == (9, 8, 0, 1, 2, 3, 4, 5)
+        assert made.step(0.1, busy=False).run == (6, 7)
+
     def test_batches_keep_the_limit(self) -> None:
         made = batcher(*(item(n, rows=3) for n in range(3)))
         assert made.step(0.0, busy=False).run == (0, 1)

@@ -24,11 +24,11 @@ def index(**kwargs: object) -> SelectionIndex:
 def test_a_permanent_refusal_says_what_was_asked_why_not_and_what_would_do() -> None:
     found = refuse(SLO(latency_s=0.010, min_accuracy=0.9), index(ready=READY))
     assert found.permanent
-    assert found.message == (
+    assert found.tell().message == (
         "no variant of 'classification:digits' meets latency <= 10 ms and accuracy >= 0.9; "
         "the nearest that can be met: latency 40 ms, accuracy 0.9"
     )
-    assert found.reasons == {
+    assert found.tell().reasons == {
         v("small"): "accuracy 0.8 is below 0.9",
         v("large"): "takes 40 ms for 1 row; the bound is 10 ms",
     }
@@ -60,29 +60,31 @@ def test_a_permanent_refusal_says_what_was_asked_why_not_and_what_would_do() -> 
     ],
 )
 def test_the_nearest_slo_gives_up_as_little_as_possible(slo: SLO, expected: dict[str, float]) -> None:
-    assert refuse(slo, index(ready=READY)).nearest == pytest.approx(expected, rel=1e-3)
+    assert refuse(slo, index(ready=READY)).tell().nearest == pytest.approx(expected, rel=1e-3)
 
 
 def test_the_nearest_slo_is_one_that_can_be_loaded() -> None:
     blocked = {v("small"): "its file is corrupt"}
-    assert refuse(SLO(latency_s=0.001), index(blocked=blocked)).nearest["latency_ms"] == pytest.approx(40, rel=1e-3)
+    assert refuse(SLO(latency_s=0.001), index(blocked=blocked)).tell().nearest["latency_ms"] == pytest.approx(
+        40, rel=1e-3
+    )
     both = blocked | {v("large"): "its file is corrupt"}
-    assert refuse(SLO(latency_s=0.001), index(blocked=both)).nearest["latency_ms"] == pytest.approx(5, rel=1e-3)
+    assert refuse(SLO(latency_s=0.001), index(blocked=both)).tell().nearest["latency_ms"] == pytest.approx(5, rel=1e-3)
 
 
 def test_rows_are_named() -> None:
     found = refuse(SLO(latency_s=0.001), index(ready=READY), rows=4)
-    assert "for 4 rows" in found.message
-    assert found.reasons[v("small")] == "takes 8 ms for 4 rows; the bound is 1 ms"
+    assert "for 4 rows" in found.tell().message
+    assert found.tell().reasons[v("small")] == "takes 8 ms for 4 rows; the bound is 1 ms"
 
 
 def test_a_busy_system_tells_when_the_backlog_will_be_short_enough() -> None:
     loads = {v("small") + "#1": ReplicaLoad(100), v("large") + "#1": ReplicaLoad(50)}
     found = refuse(SLO(latency_s=0.1), index(ready=READY), loads)
     assert not found.permanent
-    assert found.nearest == {}
+    assert found.tell().nearest == {}
     assert found.retry_after_s == pytest.approx(0.5 + 0.090 - 0.1)
-    assert found.message == (
+    assert found.tell().message == (
         f"no replica of 'classification:digits' can meet latency <= 100 ms now: {v('small')}: "
         "busy: would answer in 1.01 s; the bound leaves 100 ms; try again in 490 ms"
     )
@@ -107,8 +109,8 @@ def test_a_blocked_system_is_not_hopeless() -> None:
     found = refuse(SLO(), index(blocked={v("small"): "no room", v("large"): "no room"}))
     assert (found.permanent, found.load, found.wanted) == (False, None, None)
     assert found.retry_after_s == pytest.approx(2.0)
-    assert "can take it now" in found.message
-    assert "cannot be loaded now: no room" in found.message
+    assert "can take it now" in found.tell().message
+    assert "cannot be loaded now: no room" in found.tell().message
 
 
 def test_replicas_slower_than_their_profile_get_time_to_recover() -> None:
@@ -121,5 +123,5 @@ def test_replicas_slower_than_their_profile_get_time_to_recover() -> None:
 def test_reasons_are_limited_where_candidates_are_many() -> None:
     many = [offer(f"net{n}", accuracy=0.5, usd=0.01 + n / 1000) for n in range(100)]
     found = refuse(SLO(min_accuracy=0.9), SelectionIndex(table(*many)))
-    assert len(found.reasons) == 32
-    assert v("net0") in found.reasons
+    assert len(found.tell().reasons) == 32
+    assert v("net0") in found.tell().reasons

@@ -6,6 +6,7 @@ import pytest
 
 from infaas_ray.domain import SLO, OnMiss
 from infaas_ray.errors import UnknownTarget
+from infaas_ray.policy.candidates import Condition
 from infaas_ray.policy.selection import Dispatch, Load, Reject, ReplicaLoad, SelectionIndex, explain, select
 from tests.unit.policy.builders import USE_CASE, offer, table, v
 
@@ -264,3 +265,32 @@ def test_an_index_lends_its_successor_what_depends_on_the_catalogue() -> None:
     assert found.variant == v("good")
     assert other.offer(v("good")) == GOOD
     assert explain(USE_CASE, 1, SLO(), other, {})[0].expected_ms != inf
+
+
+class TestConditions:
+    """The states of the original: recognised from measurements, avoided, tried again."""
+
+    def test_backlog_is_overload_and_slowness_without_it_interference(self) -> None:
+        found = index(ALL_READY)
+        replica = next(x for x in found.table.replicas if x.variant == v("cheap"))
+        assert found.condition(replica, ReplicaLoad()) is Condition.STEADY
+        assert found.condition(replica, ReplicaLoad(slowdown=2.0)) is Condition.INTERFERED
+        assert found.condition(replica, ReplicaLoad(rows_in_flight=10_000, slowdown=2.0)) is Condition.OVERLOADED
+        assert found.condition(replica, ReplicaLoad(rows_elsewhere=10_000)) is Condition.OVERLOADED
+
+    def test_an_interfered_replica_is_avoided_and_its_state_is_told(self) -> None:
+        loads = {v("cheap") + "#1": ReplicaLoad(slowdown=3.0)}
+        slo = SLO(latency_s=0.025)
+        found = select(USE_CASE, 1, slo, index(ALL_READY), loads)
+        assert isinstance(found, Dispatch)
+        assert found.variant == v("good")
+        (why,) = [x.why for x in explain(USE_CASE, 1, slo, index(ALL_READY), loads) if x.variant == v("cheap")]
+        assert why.startswith("interfered, 3.0 times slower than profiled")
+
+    def test_offline_rows_stand_before_offline_queries_only(self) -> None:
+        loads = {v("cheap") + "#1": ReplicaLoad(rows_offline=400)}
+        online = select(v("cheap"), 1, SLO(), index(ALL_READY), loads)
+        offline = select(v("cheap"), 1, SLO(offline=True), index(ALL_READY), loads)
+        assert isinstance(online, Dispatch)
+        assert isinstance(offline, Dispatch)
+        assert offline.expected_s > 10 * online.expected_s

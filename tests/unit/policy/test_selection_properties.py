@@ -115,7 +115,7 @@ def test_the_explanation_agrees_with_the_choice(
         assert chosen[0].why.startswith("chosen")
     else:
         assert not chosen
-        assert found.reasons == {x.variant: x.why for x in verdicts}
+        assert found.tell().reasons == {x.variant: x.why for x in verdicts}
         assert all(x.why != "could answer" for x in verdicts)
 
 
@@ -132,7 +132,7 @@ def test_a_permanent_refusal_can_be_healed_by_its_nearest_slo_and_another_cannot
         assert found.retry_after_s > 0
         assert found.load is None or found.load == found.wanted
         return
-    near = found.nearest
+    near = found.tell().nearest
     healed = SLO(
         latency_s=near["latency_ms"] / 1e3 if slo.latency_s is not None else None,
         min_accuracy=near["min_accuracy"] if slo.min_accuracy is not None else None,

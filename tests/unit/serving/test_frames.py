@@ -65,6 +65,11 @@ def test_a_tensor_beyond_its_body_is_refused() -> None:
         frame.arrays()
 
 
+def test_an_array_that_has_no_datatype_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="complex64"):
+        encode(1, "v", {}, {"x": np.zeros(2, np.complex64)})
+
+
 @given(st.binary(max_size=200))
 def test_garbage_does_no_worse_than_an_error(data: bytes) -> None:
     try:

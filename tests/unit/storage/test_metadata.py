@@ -97,6 +97,7 @@ def test_adding_an_equal_architecture_changes_nothing(metadata: Metadata) -> Non
         (architecture(width=65), "other inputs or outputs"),
         (architecture(name="classification"), "name of a task"),
         (architecture(name="other", use_case=UseCase(task="cnn", dataset="digits")), "name of an architecture"),
+        (architecture(name="wider", width=65), "takes and gives"),
         (architecture(name="same", use_case=UseCase(task="same", dataset="digits")), "name of a task"),
     ],
 )

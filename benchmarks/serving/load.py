@@ -1,0 +1,360 @@
+"""The load generator: raw HTTP/1.1 over kept-alive connections, in a process of its own.
+
+`python -m benchmarks.serving.load` reads one `Job` a line (JSON) and writes one `Outcome` a line, until its input
+ends. Requests are whole byte strings made beforehand; an answer is looked at only as far as its status, its length
+and the header that says whether the SLO was met.
+
+Rules. Closed loop: each connection asks again as soon as it has its answer. Open loop: arrivals are Poisson, drawn
+before the run; latency counts from the moment a request should have left, whether or not a connection was free then
+or this process was late, so that a server that stalls cannot make its own load lighter. Every job is bounded in time.
+"""
+
+import asyncio
+import random
+import re
+import sys
+from collections import Counter, deque
+from time import perf_counter
+
+import msgspec
+import uvloop
+
+from benchmarks.measure import percentile
+
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+_ON_TIME = re.compile(rb"\r\nx-slo-met: *true", re.IGNORECASE)
+_REFUSED = (422, 429, 503)
+_DRAIN_S = 5.0
+_SAMPLES = 8
+_MOST_BROKEN = 200  # connections that a server may drop within one job
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """One measurement. `rate` 0: closed loop, else the mean arrivals per second of an open one.
+
+    `requests` are asked in turn (closed) or at random (open). `bounds_s`, where given, has the latency bound of each
+    of them; what comes later than that is late. The first `warm_s` seconds do not count.
+    """
+
+    host: str
+    port: int
+    requests: list[bytes]
+    connections: int
+    seconds: float
+    warm_s: float = 0.3
+    rate: float = 0.0
+    bounds_s: list[float] = []
+    seed: int = 1
+
+
+class Times(msgspec.Struct, frozen=True, kw_only=True):
+    """Milliseconds of a kind of answers; zeros where there was none."""
+
+    count: int = 0
+    p50_ms: float = 0.0
+    p99_ms: float = 0.0
+    most_ms: float = 0.0
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a job's requests after its warm-up, which took `seconds`.
+
+    `offered` = `on_time` + `late` + `refused` + `failed`; `late` counts answers after their bound; `failed` counts
+    other statuses, broken connections and what was never answered. `false_on_time` counts answers that the server
+    called on time although they came after their bound. `lateness` is how long after their time requests left this
+    process (open loop).
+    """
+
+    seconds: float
+    offered: int
+    on_time: int
+    late: int
+    refused: int
+    failed: int
+    false_on_time: int
+    statuses: dict[int, int]
+    answers: Times
+    refusals: Times
+    lateness: Times
+    bodies: list[bytes]
+
+    @property
+    def rate(self) -> float:
+        """Answers with status 200 per second."""
+        return (self.on_time + self.late) / self.seconds
+
+    @property
+    def goodput(self) -> float:
+        """Answers on time per second."""
+        return self.on_time / self.seconds
+
+
+def times(seconds: list[float]) -> Times:
+    """Percentiles of durations in seconds, which are sorted in place."""
+    if not seconds:
+        return Times()
+    seconds.sort()
+    return Times(
+        count=len(seconds),
+        p50_ms=percentile(seconds, 0.5) * 1e3,
+        p99_ms=percentile(seconds, 0.99) * 1e3,
+        most_ms=seconds[-1] * 1e3,
+    )
+
+
+class Tally:
+    """Counts answers; `begin` and `end` bound the moments of asking (open) or answering (closed) that count."""
+
+    def __init__(self, bounds_s: list[float], begin: float, end: float) -> None:
+        self.begin = begin
+        self.end = end
+        self._bounds_s = bounds_s
+        self._answers: list[float] = []
+        self._refusals: list[float] = []
+        self.lateness: list[float] = []
+        self._counts: Counter[str] = Counter()
+        self._statuses: Counter[int] = Counter()
+        self.bodies: deque[bytes] = deque(maxlen=_SAMPLES)
+
+    def add(self, kind: int, status: int, latency_s: float, called_on_time: bool) -> None:
+        """One answer, or status 0 for a request that will never have one."""
+        self._statuses[status] += 1
+        if status == 200:
+            self._answers.append(latency_s)
+            late = bool(self._bounds_s) and latency_s > self._bounds_s[kind]
+            self._counts["late" if late else "on_time"] += 1
+            self._counts["false_on_time"] += late and called_on_time
+        elif status in _REFUSED:
+            self._refusals.append(latency_s)
+            self._counts["refused"] += 1
+        else:
+            self._counts["failed"] += 1
+
+    def outcome(self) -> Outcome:
+        """Everything counted."""
+        return Outcome(
+            seconds=self.end - self.begin,
+            offered=self._statuses.total(),
+            **{x: self._counts[x] for x in ("on_time", "late", "refused", "failed", "false_on_time")},
+            statuses=dict(self._statuses),
+            answers=times(self._answers),
+            refusals=times(self._refusals),
+            lateness=times(self.lateness),
+            bodies=list(self.bodies),
+        )
+
+
+class Caller(asyncio.Protocol):
+    """One connection; it carries one request at a time. `kind` and `since` belong to that request."""
+
+    def __init__(self, run: "Run") -> None:
+        self._run = run
+        self._rest = b""
+        self._transport: asyncio.Transport | None = None
+        self.busy = False
+        self.kind = 0
+        self.since = 0.0
+
+    def ask(self, kind: int, since: float) -> None:
+        """Send a request of that kind, to be counted from `since`."""
+        assert self._transport is not None
+        self.busy, self.kind, self.since = True, kind, since
+        self._transport.write(self._run.job.requests[kind])
+
+    def close(self) -> None:
+        """Hang up."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]  # uvloop's is no asyncio.Transport, but acts as one
+
+    def data_received(self, data: bytes) -> None:
+        if self._rest:
+            data = self._rest + data
+        head = data.find(b"\r\n\r\n")
+        found = _LENGTH.search(data, 0, head + 2) if head >= 0 else None
+        if found is None:
+            if head >= 0:
+                self._run.give_up("an answer without Content-Length, which this load generator does not read")
+            self._rest = data
+            return
+        if len(data) < head + 4 + int(found[1]):
+            self._rest = data
+            return
+        self._rest = b""
+        self.busy = False
+        self._run.answered(self, int(data[9:12]), data, head)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._rest = b""
+        self._run.broken(self)
+
+
+class Run:
+    """One job under way."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self._free: deque[Caller] = deque()
+        self._callers: set[Caller] = set()
+        self._waiting: deque[tuple[int, float]] = deque()
+        self._finished = asyncio.Event()
+        self._over = False
+        self._broken = 0
+        self._reason = ""
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._tally = Tally(job.bounds_s, 0.0, 0.0)
+        self._arrivals: list[float] = []
+        self._kinds: list[int] = []
+        self._next = 0
+
+    async def go(self) -> Outcome:
+        """Do the job. Raises ConnectionError where the server cannot be talked to."""
+        job = self.job
+        for _ in range(job.connections):
+            await self._connect()
+        begin = perf_counter()
+        self._tally = Tally(job.bounds_s, begin + job.warm_s, begin + job.warm_s + job.seconds)
+        if job.rate:
+            self._plan(begin)
+            self._due()
+        else:
+            for number, caller in enumerate(list(self._free)):
+                caller.ask(number % len(job.requests), begin)
+            self._free.clear()
+            asyncio.get_running_loop().call_later(job.warm_s + job.seconds, self._finished.set)
+        try:
+            async with asyncio.timeout(job.warm_s + job.seconds + _DRAIN_S):
+                await self._finished.wait()
+        except TimeoutError:
+            self._abandon()
+        self._over = True
+        for caller in list(self._callers):
+            caller.close()
+        await asyncio.sleep(0.05)
+        if self._reason:
+            raise ConnectionError(self._reason)
+        return self._tally.outcome()
+
+    async def _connect(self) -> None:
+        _, caller = await asyncio.get_running_loop().create_connection(
+            lambda: Caller(self), self.job.host, self.job.port
+        )
+        self._callers.add(caller)
+        self._release(caller)
+
+    def give_up(self, reason: str) -> None:
+        """End the job; there is nothing to measure."""
+        self._reason = reason
+        self._finished.set()
+
+    def answered(self, caller: Caller, status: int, data: bytes, head: int) -> None:
+        """An answer is in: count it, and let the connection ask again."""
+        if self._over:
+            return
+        now = perf_counter()
+        tally = self._tally
+        moment = caller.since if self.job.rate else now
+        if tally.begin <= moment < tally.end:
+            called = bool(self.job.bounds_s) and _ON_TIME.search(data, 0, head + 2) is not None
+            tally.add(caller.kind, status, now - caller.since, called)
+            if status == 200 and len(tally.bodies) < _SAMPLES:
+                tally.bodies.append(data[head + 4 :])
+        if self.job.rate:
+            self._release(caller)
+        elif now < tally.end:
+            caller.ask((caller.kind + 1) % len(self.job.requests), now)
+
+    def broken(self, caller: Caller) -> None:
+        """A connection is gone: what it carried has failed; open another."""
+        self._callers.discard(caller)
+        if self._over:
+            return
+        if caller.busy:
+            self._tally.add(caller.kind, 0, 0.0, False)
+            caller.busy = False
+        elif caller in self._free:
+            self._free.remove(caller)
+        self._broken += 1
+        if self._broken > _MOST_BROKEN:
+            self.give_up(f"the server broke {self._broken} connections")
+            return
+        task = asyncio.get_running_loop().create_task(self._reconnect())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _reconnect(self) -> None:
+        try:
+            await self._connect()
+        except OSError as error:
+            self.give_up(f"the server takes no more connections: {error}")
+            return
+        if not self.job.rate and not self._over and perf_counter() < self._tally.end:
+            self._free.pop().ask(0, perf_counter())
+
+    # -- open loop
+
+    def _plan(self, begin: float) -> None:
+        """Draw all arrivals and what each asks."""
+        job = self.job
+        rng = random.Random(job.seed)
+        at = begin + rng.expovariate(job.rate)
+        while at < begin + job.warm_s + job.seconds:
+            self._arrivals.append(at)
+            self._kinds.append(rng.randrange(len(job.requests)))
+            at += rng.expovariate(job.rate)
+
+    def _due(self) -> None:
+        """Send what is due, and come back for the next arrival."""
+        now = perf_counter()
+        while self._next < len(self._arrivals) and self._arrivals[self._next] <= now:
+            self._send(self._kinds[self._next], self._arrivals[self._next], now)
+            self._next += 1
+        if self._next < len(self._arrivals):
+            asyncio.get_running_loop().call_later(self._arrivals[self._next] - now, self._due)
+        else:
+            self._maybe_finished()
+
+    def _send(self, kind: int, since: float, now: float) -> None:
+        if self._tally.begin <= since:
+            self._tally.lateness.append(now - since)
+        if self._free:
+            self._free.popleft().ask(kind, since)
+        else:
+            self._waiting.append((kind, since))
+
+    def _release(self, caller: Caller) -> None:
+        if self._waiting:
+            caller.ask(*self._waiting.popleft())
+            return
+        self._free.append(caller)
+        self._maybe_finished()
+
+    def _maybe_finished(self) -> None:
+        if self._arrivals and self._next == len(self._arrivals) and not any(x.busy for x in self._callers):
+            self._finished.set()
+
+    def _abandon(self) -> None:
+        """What is not answered by now never will be."""
+        left = [(x.kind, x.since) for x in self._callers if x.busy] + list(self._waiting)
+        for kind, since in left if self.job.rate else ():
+            if self._tally.begin <= since < self._tally.end:
+                self._tally.add(kind, 0, 0.0, False)
+
+
+def main() -> None:
+    """Do the jobs that come in, one after the other."""
+    decode = msgspec.json.Decoder(Job).decode
+    for line in sys.stdin.buffer:
+        job = decode(line)
+        try:
+            answer = msgspec.json.encode(uvloop.run(Run(job).go()))
+        except OSError as error:
+            answer = msgspec.json.encode({"error": str(error)})
+        sys.stdout.buffer.write(answer + b"\n")
+        sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    main()
