@@ -294,7 +294,7 @@ def _encode(value: object) -> str:
     return msgspec.json.encode(value).decode()
 
 
-def _require_same_tensors(connection: sql.Connection, architecture: Architecture) -> None:
+def _require_same_tensors(connection: Connection, architecture: Architecture) -> None:
     bodies = connection.execute(
         sql.select(ARCHITECTURES.c.body).where(ARCHITECTURES.c.task == architecture.use_case.task)
     ).scalars()

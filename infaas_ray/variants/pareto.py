@@ -1,8 +1,9 @@
 """Which variants nobody needs: those that another one of the same architecture and hardware beats in everything.
 
-What counts is accuracy, the median latency of one row, and the rows per second that a thread (or an accelerator)
-gives, which is what a replica costs. Rule: a variant is dominated where another is at least as good in all three, and
-better in one; of equals the first by name stays.
+What counts is accuracy, the median latency of one row, the rows per second that a thread (or an accelerator) gives,
+which is what a replica costs, and how many of these it needs, because a small or busy worker may have no more. Rule: a
+variant is dominated where another is at least as good in all four, and better in one; of equals the first by name
+stays.
 """
 
 from collections.abc import Iterable
@@ -10,7 +11,7 @@ from collections.abc import Iterable
 from infaas_ray.domain import Hardware, HardwareKind, Profile, Variant
 
 Measured = tuple[Variant, Profile]
-_Scores = tuple[float, float, float]
+_Scores = tuple[float, float, float, float]
 
 
 def undominated(variants: Iterable[Measured]) -> set[str]:
@@ -23,9 +24,9 @@ def undominated(variants: Iterable[Measured]) -> set[str]:
 
 
 def scores(variant: Variant, profile: Profile) -> _Scores:
-    """Accuracy, rows per second one at a time, and rows per second and unit when saturated; more is better."""
+    """Accuracy, rows per second one at a time, those per unit when saturated, and less the units; more is better."""
     units = 1 if variant.hardware is HardwareKind.GPU else variant.threads
-    return profile.accuracy.value, 1 / profile.latencies[0].p50_s, profile.saturation_qps / units
+    return profile.accuracy.value, 1 / profile.latencies[0].p50_s, profile.saturation_qps / units, -units
 
 
 def _front(group: list[Measured]) -> list[str]:

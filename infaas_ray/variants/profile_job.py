@@ -60,7 +60,7 @@ def work(job: ProfileJob, emit: Emit) -> None:
     baseline = memory_bytes("VmRSS")
     model, load_s, first_call_s = _load(runtime, job, one)
     before = Moment.now()
-    latencies = time_batches(model, sample, job.batches)
+    latencies = time_batches(model, sample, job.batches, threads=job.variant.threads)
     outside_load = before.outside_load(Moment.now())
     peak, device_peak = memory_bytes("VmHWM"), model.device_memory_bytes()
     if job.rows is not None:

@@ -3,7 +3,9 @@
 Rules: sizes take turns over several rounds, so that a disturbance from outside falls on all of them alike. A fast
 model gets thousands of runs, enough for its p99.9; a slow one as many as fit the time, but at least five. Time in
 which a thread was ready and another process had its processor is not the variant's: runs without such waiting count
-alone where there are enough, and elsewhere the wait, which Linux tells per thread, is taken off.
+alone where there are enough. Elsewhere the wait, which Linux tells per thread, is taken off one-thread variants; with
+more it cannot be, because a thread that yields while it waits for its fellows waits in the same sense, and all runs
+count as they are.
 """
 
 import contextlib
@@ -69,8 +71,10 @@ class Waiting:
                 os.close(descriptor)
 
 
-def time_batches(model: Predicts, sample: Mapping[str, Array], batches: Sequence[int]) -> list[BatchLatency]:
-    """Latency quantiles of each batch size, of rows repeated from `sample`."""
+def time_batches(
+    model: Predicts, sample: Mapping[str, Array], batches: Sequence[int], *, threads: int
+) -> list[BatchLatency]:
+    """Latency quantiles of each batch size, of rows repeated from `sample`; the model computes on `threads`."""
     inputs = {batch: first_rows(sample, batch) for batch in batches}
     runs: dict[int, list[Run]] = {batch: [] for batch in batches}
     for batch in batches:
@@ -80,7 +84,7 @@ def time_batches(model: Predicts, sample: Mapping[str, Array], batches: Sequence
         for _ in range(_ROUNDS):
             for batch in batches:
                 runs[batch] += _round(model, inputs[batch], waiting)
-    return [quantiles(batch, runs[batch]) for batch in batches]
+    return [quantiles(batch, runs[batch], threads=threads) for batch in batches]
 
 
 def first_rows(sample: Mapping[str, Array], count: int) -> dict[str, Array]:
@@ -88,12 +92,11 @@ def first_rows(sample: Mapping[str, Array], count: int) -> dict[str, Array]:
     return {name: np.resize(array, (count, *array.shape[1:])) for name, array in sample.items()}
 
 
-def quantiles(batch: int, runs: Sequence[Run]) -> BatchLatency:
-    """The quantiles of what these runs took without the time that others held the processor."""
-    calm = [x.took_s for x in runs if x.waited_s <= _CALM_SHARE * x.took_s]
-    taken = calm
-    if len(calm) < _CALM_RUNS:
-        taken = [max(x.took_s - x.waited_s, _LEAST_LEFT * x.took_s) for x in runs]
+def quantiles(batch: int, runs: Sequence[Run], *, threads: int) -> BatchLatency:
+    """The quantiles of what these runs took, as far as it can be told without what others caused."""
+    taken = [x.took_s for x in runs if x.waited_s <= _CALM_SHARE * x.took_s]
+    if len(taken) < _CALM_RUNS:
+        taken = [max(x.took_s - x.waited_s, _LEAST_LEFT * x.took_s) if threads == 1 else x.took_s for x in runs]
     found = np.maximum.accumulate(np.percentile(taken, (50, 95, 99, 99.9)))
     p50, p95, p99, p999 = (float(x) for x in found)
     return BatchLatency(batch=batch, p50_s=p50, p95_s=p95, p99_s=p99, p999_s=p999, runs=len(taken))

@@ -8,6 +8,7 @@ Compiled on a GPU, batches are filled up to a power of two, so that each size is
 once.
 """
 
+import gc
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -104,6 +105,7 @@ class TorchModel:
     def close(self) -> None:
         """Drop the module, and what PyTorch keeps for reuse: compiled code and device memory."""
         self._module = None
+        gc.collect()  # an exported module holds itself in cycles, weights included
         if self._placement.compiled:
             self._torch.compiler.reset()
         if self._placement.device != "cpu":

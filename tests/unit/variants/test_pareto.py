@@ -39,6 +39,11 @@ def test_threads_are_paid_for() -> None:
     assert undominated([one, two]) == {one[0].name, two[0].name}
 
 
+def test_what_needs_fewer_threads_is_not_dominated_by_what_needs_more() -> None:
+    one, two = measured("fp32", 0.9, 0.02, 50), measured("fp32", 0.9, 0.005, 200, threads=2)
+    assert undominated([one, two]) == {one[0].name, two[0].name}
+
+
 def test_other_hardware_and_architectures_do_not_compete() -> None:
     slow, quick = measured("fp32", 0.9, 0.02, 50), measured("int8", 0.9, 0.01, 100)
     there = measured("fp32", 0.9, 0.02, 50, hardware=replace(HERE, model="there"))

@@ -36,7 +36,7 @@ def test_timing_is_bounded_in_runs_and_time(monkeypatch: pytest.MonkeyPatch, too
     clock = [0.0]
     monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
     model = Counting(clock, took_s)
-    [found] = time_batches(model, SAMPLE, [40])
+    [found] = time_batches(model, SAMPLE, [40], threads=1)
     assert found.p999_s is not None
     assert took_s <= found.p50_s <= found.p95_s <= found.p99_s <= found.p999_s <= took_s * 3 + 1e-9
     assert found.batch == 40
@@ -48,7 +48,7 @@ def test_sizes_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
     monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
     model = Counting(clock, 0.1)
-    assert [x.batch for x in time_batches(model, SAMPLE, [1, 4])] == [1, 4]
+    assert [x.batch for x in time_batches(model, SAMPLE, [1, 4], threads=1)] == [1, 4]
     timed = model.sizes[6:]
     changes = sum(a != b for a, b in itertools.pairwise(timed))
     assert changes == 9  # five rounds of both
@@ -61,14 +61,18 @@ def test_rows_are_repeated_where_the_sample_is_short() -> None:
 
 def test_runs_in_which_others_held_the_processor_do_not_count_where_enough_others_do() -> None:
     runs = [Run(1.0, 0.0)] * 20 + [Run(9.0, 0.5)] * 100
-    found = quantiles(4, runs)
+    found = quantiles(4, runs, threads=1)
     assert (found.p50_s, found.p999_s, found.runs) == (1.0, 1.0, 20)
 
 
 def test_where_all_runs_were_disturbed_the_wait_is_taken_off() -> None:
-    found = quantiles(4, [Run(3.0, 2.0), Run(1.5, 0.5), Run(2.0, 1.0)])
+    found = quantiles(4, [Run(3.0, 2.0), Run(1.5, 0.5), Run(2.0, 1.0)], threads=1)
     assert (found.p50_s, found.p99_s, found.runs) == (1.0, 1.0, 3)
-    assert quantiles(4, [Run(3.0, 3.0)]).p50_s == pytest.approx(0.06)
+    assert quantiles(4, [Run(3.0, 3.0)], threads=1).p50_s == pytest.approx(0.06)
+
+
+def test_the_wait_of_several_threads_may_be_for_each_other_and_stays() -> None:
+    assert quantiles(4, [Run(3.0, 2.0)], threads=2).p50_s == 3.0
 
 
 def test_the_kernel_tells_of_this_processs_threads(monkeypatch: pytest.MonkeyPatch) -> None:
