@@ -124,7 +124,7 @@ def _json_bytes(header: str | None, body_bytes: int) -> int:
     length = whole_number(header)
     if length is None or not 0 < length <= body_bytes:
         raise InvalidInput(
-            f"Inference-Header-Content-Length is {header!r:.40}, but must be the bytes of JSON at the start of the body: "
+            f"Inference-Header-Content-Length is {header!r:.40}, but must be the bytes of JSON that start the body: "
             f"1 to {body_bytes}"
         )
     return length

@@ -176,6 +176,10 @@ class SelectionIndex:
         """The offer of a variant of this table's catalogue."""
         return self.table.catalog.offers[variant]
 
+    def latency_s(self, variant: str, rows: int) -> float:
+        """The profiled p99 of a batch of a variant of this table's catalogue."""
+        return self._candidate(variant).latency_s(rows)
+
     def condition(self, replica: ReadyReplica, load: "ReplicaLoad") -> Condition:
         """How a replica of this table fares with that load."""
         return condition(self._candidate(replica.variant), load)

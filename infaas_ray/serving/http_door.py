@@ -1,10 +1,13 @@
 """The router's own HTTP port: HTTP/1.1 straight to the application, for those who want the last microsecond.
 
 The same application stands behind Ray Serve's proxy; this door leaves out the proxy, its queue and the second process.
-The parsing is httptools'. One connection carries one request at a time; what a client pipelines waits its turn.
+The parsing is httptools'. One connection carries one request at a time; what a client pipelines waits its turn, and
+while much waits, or the client does not take its answers, nothing more is read from it. What cannot be parsed is
+refused in its turn too, so that good requests before it are still answered.
 """
 
 import asyncio
+import json
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -15,7 +18,11 @@ import httptools
 
 Headers = dict[str, str]
 
-_IDLE_S = 75.0
+_MOST_WAITING = 8  # pipelined requests of a connection before reading pauses
+_PIECE_BYTES = 8192  # parsed at once; bounds how many requests one read can hold
+_MOST_HEAD_BYTES = 64 * 1024
+_MOST_URL_BYTES = 8 * 1024
+_LINGER_S = 2.0  # how long what a refused client still sends is dropped, lest a reset overtake the answer
 _REASONS = {x.value: x.phrase.encode() for x in HTTPStatus}
 
 
@@ -40,6 +47,22 @@ class Response(NamedTuple):
 Respond = Callable[[Request], Awaitable[Response]]
 
 
+class _Refused(Exception):
+    """The request will not be taken whole. Its one argument is the answer that says why."""
+
+
+def _refusal(status: int, message: str) -> Response:
+    return Response(status, json.dumps({"error": message}).encode())
+
+
+_CONTINUE = Response(100)
+_NOT_HTTP = _refusal(400, "this is not HTTP/1.1")
+_NO_TUNNEL = _refusal(400, "CONNECT is not supported; send HTTP/1.1 requests")
+_LONG_URL = _refusal(414, f"the URL is longer than the {_MOST_URL_BYTES} bytes allowed")
+_LARGE_HEAD = _refusal(431, f"the headers are larger than the {_MOST_HEAD_BYTES} bytes allowed")
+_TOO_SLOW = _refusal(408, "the request took too long to arrive; send it faster or in smaller parts")
+
+
 class _Connection(asyncio.Protocol):
     """One client's connection."""
 
@@ -48,31 +71,108 @@ class _Connection(asyncio.Protocol):
         self._max_body_bytes = max_body_bytes
         self._open = open_connections
         self._parser = httptools.HttpRequestParser(self)
-        self._transport: asyncio.Transport | None = None
-        self._waiting: deque[tuple[Request, bool]] = deque()
+        self._transport: asyncio.Transport
+        self._unread = memoryview(b"")
+        self._waiting: deque[tuple[Request | Response, bool]] = deque()  # each with whether the connection stays
         self._task: asyncio.Task[None] | None = None
-        self.active_at = 0.0
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._ended = False  # nothing more is taken from the client
+        self._sent_all = False  # the client has closed its side
+        self._linger: asyncio.TimerHandle | None = None
+        self._active_at = time.monotonic()
+        self._began_at: float | None = None  # when the request that now arrives began
+        self._size = 0
+        self._overhead = 0
 
     # -- from asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
         self._open.add(self)
-        self.active_at = time.monotonic()
 
     def data_received(self, data: bytes) -> None:
-        self.active_at = time.monotonic()
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._refuse(b'{"error": "this port speaks HTTP/1.1 only"}')
-        except httptools.HttpParserError:
-            self._refuse(b'{"error": "this is not HTTP/1.1"}')
+        if self._ended:
+            return
+        self._active_at = time.monotonic()
+        self._unread = memoryview(bytes(self._unread) + data if self._unread else data)
+        self._parse()
+
+    def eof_received(self) -> bool:
+        self._ended = self._sent_all = True
+        return self._task is not None  # the client may be done sending, yet wait for its answers
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+        self._flow()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+        self._flow()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._open.discard(self)
         if self._task is not None:
             self._task.cancel()
+        if self._linger is not None:
+            self._linger.cancel()
+
+    # -- reading
+
+    @property
+    def _full(self) -> bool:
+        return len(self._waiting) > _MOST_WAITING or not self._writable.is_set()
+
+    def _flow(self) -> None:
+        if self._transport.is_closing():
+            return
+        if self._full and not self._ended:
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
+
+    def _parse(self) -> None:
+        """Parse what was read, as long as few requests wait."""
+        while self._unread and not self._ended and len(self._waiting) <= _MOST_WAITING:
+            try:
+                self._unread = self._unread[self._feed(self._unread[:_PIECE_BYTES]) :]
+            except httptools.HttpParserError as error:
+                known = error.__context__
+                self._end(known.args[0] if isinstance(known, _Refused) else _NOT_HTTP)
+        self._flow()
+
+    def _feed(self, piece: memoryview) -> int:
+        """Parse a piece and return how much of it was used."""
+        size = self._size
+        used = len(piece)
+        try:
+            self._parser.feed_data(piece)
+        except httptools.HttpParserUpgrade as upgrade:
+            used = upgrade.args[0]
+            self._ignore_upgrade()
+        # Neither head, trailers nor chunk extensions may grow without end: bytes since the last ones of a body.
+        self._overhead = self._overhead + used if self._size == size else 0
+        if self._overhead > _MOST_HEAD_BYTES:
+            self._end(_LARGE_HEAD)
+        return used
+
+    def _ignore_upgrade(self) -> None:
+        """Start the request over without its wish for another protocol, before its body."""
+        method = self._parser.get_method()
+        if method == b"CONNECT":
+            self._end(_NO_TUNNEL)
+            return
+        lines = [b"%s %s HTTP/%s" % (method, self._path, self._parser.get_http_version().encode())]
+        lines += [f"{k}: {v}".encode("latin-1") for k, v in self._headers.items() if k != "upgrade"]
+        self._parser = httptools.HttpRequestParser(self)
+        self._parser.feed_data(b"\r\n".join((*lines, b"", b"")))
+
+    def _end(self, refusal: Response) -> None:
+        """Take no more from this client; the refusal is sent in its turn."""
+        self._ended = True
+        self._unread = memoryview(b"")
+        self._began_at = None
+        self._wait(refusal, False)
 
     # -- from the parser
 
@@ -81,16 +181,30 @@ class _Connection(asyncio.Protocol):
         self._headers: Headers = {}
         self._body: list[bytes] = []
         self._size = 0
+        self._overhead = 0
+        self._in_head = True
+        self._began_at = self._active_at
 
     def on_url(self, url: bytes) -> None:
         self._path += url
+        if len(self._path) > _MOST_URL_BYTES:
+            raise _Refused(_LONG_URL)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+        if self._in_head:  # else it is a trailer
+            self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
-        if self._headers.get("expect", "").lower() == "100-continue" and self._transport is not None:
-            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._in_head = False
+        if "expect" not in self._headers or self._parser.should_upgrade():
+            return
+        if self._headers["expect"].lower() == "100-continue":
+            size = int(self._headers.get("content-length", "0"))  # the parser let only digits pass
+            if size > self._max_body_bytes:
+                raise _Refused(
+                    _refusal(413, f"the body has {size} bytes, more than the {self._max_body_bytes} allowed")
+                )
+            self._wait(_CONTINUE, True)
 
     def on_body(self, body: bytes) -> None:
         self._size += len(body)
@@ -100,58 +214,87 @@ class _Connection(asyncio.Protocol):
             self._body.clear()
 
     def on_message_complete(self) -> None:
+        if self._parser.should_upgrade():
+            return
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         too_large = self._size if self._size > self._max_body_bytes else 0
         request = Request(self._parser.get_method().decode(), self._path, self._headers, body, too_large)
-        self._waiting.append((request, self._parser.should_keep_alive()))
-        if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._answer())
+        self._began_at = None
+        self._wait(request, self._parser.should_keep_alive())
 
     # -- answers
 
+    def _wait(self, turn: Request | Response, keep_alive: bool) -> None:
+        self._waiting.append((turn, keep_alive))
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._answer())
+
     async def _answer(self) -> None:
-        while self._waiting and self._transport is not None:
-            request, keep_alive = self._waiting.popleft()
-            response = await self._respond(request)
-            self._transport.write(_encode(response, request.headers.get("x-request-id"), keep_alive))
-            if not keep_alive:
-                self._transport.close()
-                break
+        keep_alive = True
+        while self._waiting and keep_alive:
+            turn, keep_alive = self._waiting.popleft()
+            if isinstance(turn, Response):
+                self._transport.write(_encode(turn, keep_alive=keep_alive))
+            else:
+                response = await self._respond(turn)
+                self._transport.write(_encode(response, turn, keep_alive=keep_alive))
+            await self._writable.wait()
+            if self._unread:
+                self._parse()
+            if self._waiting:
+                await asyncio.sleep(0)  # a pile of one client must not hold up the others
+                self._flow()
         self._task = None
+        if not keep_alive or self._ended:
+            self._finish()
 
-    @property
-    def busy(self) -> bool:
-        """Whether a request is being answered."""
-        return self._task is not None
-
-    def _refuse(self, body: bytes) -> None:
-        if self._transport is not None:
-            self._transport.write(_encode(Response(400, body), None, False))
+    def _finish(self) -> None:
+        if self._sent_all or not self._ended:
             self._transport.close()
+            return
+        self._waiting.clear()
+        self._transport.write_eof()
+        self._flow()
+        self._linger = asyncio.get_running_loop().call_later(_LINGER_S, self._transport.close)
+
+    def sweep(self, now: float, idle_s: float, receive_s: float) -> None:
+        """Refuse a request that arrives too slowly; drop a client that is silent, or deaf, for long."""
+        stuck = self._task is None or not self._writable.is_set()
+        if stuck and now - self._active_at > idle_s:
+            self._transport.abort()
+        elif self._full:
+            self._began_at = self._began_at and now  # while nothing is read, nothing can arrive
+        elif self._began_at is not None and now - self._began_at > receive_s:
+            self._end(_TOO_SLOW)
 
     def close(self) -> None:
         """Drop the connection."""
-        if self._transport is not None:
-            self._transport.close()
+        self._transport.close()
 
 
-def _encode(response: Response, request_id: str | None, keep_alive: bool) -> bytes:
+def _encode(response: Response, request: Request | None = None, *, keep_alive: bool) -> bytes:
     status = response.status
+    if status == 100:
+        return b"HTTP/1.1 100 Continue\r\n\r\n"
     lines = [b"HTTP/1.1 %d %s" % (status, _REASONS.get(status, b"")), b"content-length: %d" % len(response.body)]
     lines += [b"%s: %s" % header for header in response.headers]
+    request_id = None if request is None else request.headers.get("x-request-id")
     if request_id is not None:
         lines.append(b"x-request-id: " + request_id.encode("latin-1"))
     if not keep_alive:
         lines.append(b"connection: close")
-    return b"\r\n".join((*lines, b"", response.body))
+    body = b"" if request is not None and request.method == "HEAD" else response.body
+    return b"\r\n".join((*lines, b"", body))
 
 
 class HttpDoor:
-    """A listening port."""
+    """A listening port. `idle_s` bounds a client's silence, `receive_s` the time for one whole request to arrive."""
 
-    def __init__(self, respond: Respond, max_body_bytes: int) -> None:
+    def __init__(self, respond: Respond, max_body_bytes: int, *, idle_s: float = 75.0, receive_s: float = 60.0) -> None:
         self._respond = respond
         self._max_body_bytes = max_body_bytes
+        self._idle_s = idle_s
+        self._receive_s = receive_s
         self._connections: set[_Connection] = set()
         self._server: asyncio.AbstractServer | None = None
         self._sweeper: asyncio.Task[None] | None = None
@@ -170,13 +313,11 @@ class HttpDoor:
         return actual
 
     async def _sweep(self) -> None:
-        """Close connections that are silent for long."""
         while True:
-            await asyncio.sleep(_IDLE_S / 5)
-            silent_since = time.monotonic() - _IDLE_S
+            await asyncio.sleep(min(self._idle_s, self._receive_s) / 10)
+            now = time.monotonic()
             for connection in list(self._connections):
-                if connection.active_at < silent_since and not connection.busy:
-                    connection.close()
+                connection.sweep(now, self._idle_s, self._receive_s)
 
     async def close(self) -> None:
         """Stop listening and drop every connection."""

@@ -267,7 +267,7 @@ class Router:
             _hold(waiting, query, -query.rows)
 
     async def _dispatch(self, to: Dispatch, query: Query, arrived: float) -> Answer:
-        load = self._loads[to.replica]
+        load, index = self._loads[to.replica], self._index  # the table may change meanwhile
         _hold(load, query, query.rows)
         sent = time.monotonic()
         self._window["served"][to.variant] += query.rows
@@ -279,7 +279,7 @@ class Router:
         finally:
             _hold(load, query, -query.rows)
         self._way.learn(time.monotonic() - sent - reply.fields["queue_s"] - reply.fields["compute_s"])
-        return self._answer(to, query, reply, arrived)
+        return self._answer(to, query, reply, arrived, index)
 
     async def _call(self, replica: str, query: Query, arrived: float) -> Reply:
         connection = self._connections.get(replica)
@@ -315,14 +315,14 @@ class Router:
             self._lost.add(replica)
             self._adopt(self.table)
 
-    def _answer(self, to: Dispatch, query: Query, reply: Reply, arrived: float) -> Answer:
-        offer = self.table.catalog.offers.get(to.variant) or self._index.offer(to.variant)
+    def _answer(self, to: Dispatch, query: Query, reply: Reply, arrived: float, index: SelectionIndex) -> Answer:
+        offer = index.offer(to.variant)
         numbers = reply.fields
         compute_s: float = numbers["compute_s"]
         latency_s = time.monotonic() - arrived
-        load = self._loads[to.replica]
+        load = self._loads.get(to.replica) or ReplicaLoad()
         load.rows_elsewhere = max(0, numbers["queued_rows"] - load.rows_in_flight - load.rows_offline)
-        ratio = compute_s / offer.profile.latency_s(numbers["batch_rows"])
+        ratio = compute_s / index.latency_s(to.variant, numbers["batch_rows"])
         load.slowdown += _SMOOTHING * (max(0.5, min(10.0, ratio)) - load.slowdown)
         slo = query.slo
         self.by_variant[to.variant] += 1

@@ -147,6 +147,11 @@ BAD = {
     "truncated JSON": ({"url": f"/v2/models/{TARGET}/infer", "content": b'{"inputs": [{"na'}, 400, "cut short"),
     "empty body": ({"url": f"/v2/models/{TARGET}/infer", "content": b""}, 400, "body is empty"),
     "100 MB body": ({"url": f"/v2/models/{TARGET}/infer", "content": b"0" * 100_000_000}, 413, "fewer rows"),
+    "too many dimensions": (infer({"inputs": [GOOD | {"shape": [1] * 100}]}), 400, "32 lengths"),
+    "ragged data": (infer({"inputs": [GOOD | {"data": [[0, 1, 2], [3]]}]}), 400, "nested as the shape"),
+    "null latency": (infer(None, parameters={"latency_ms": None}), 400, "must be a number, not null"),
+    "no such version": ({"url": f"/v2/models/{TARGET}/versions/abc/infer", "json": {}}, 400, "versions/1"),
+    "wrong method": ({"url": "/v2", "json": {}}, 405, "use GET"),
     "no such path": ({"url": "/v1/predict", "json": {}}, 404, "/v2"),
 }
 

@@ -9,7 +9,14 @@ from hypothesis.extra import numpy as hnp
 
 from infaas_ray.domain import DATATYPES, SLO, Answer, OnMiss
 from infaas_ray.errors import InvalidInput
-from infaas_ray.protocol import decode_request, decode_response, encode_request, encode_response, slo_of
+from infaas_ray.protocol import (
+    decode_explain,
+    decode_request,
+    decode_response,
+    encode_request,
+    encode_response,
+    slo_of,
+)
 
 
 def body(**change: object) -> bytes:
@@ -63,6 +70,23 @@ class TestRequests:
             (body(), "100000", "must be the bytes of JSON"),
             (body(data=None, parameters={"binary_data_size": 8}), None, "0 are left"),
             (body(data=None, parameters={"binary_data_size": 7}), None, "needs 8 raw bytes"),
+            (body(shape=[0, 2**62, 2**62], data=[]), None, r"below 2\*\*31"),
+            (body(shape=[0, 10**30], data=[]), None, r"below 2\*\*31"),
+            (body(shape=[1] * 100, data=[1]), None, "give 1 to 32 lengths"),
+            (body(shape=[0, *[2**31 - 1] * 3], data=[]), None, "no array can have shape"),
+            (body(shape=[1] * 100, data=None, parameters={"binary_data_size": 4}), None, "give 1 to 32 lengths"),
+            (body(shape=[0, *[2**31 - 1] * 3], data=None, parameters={"binary_data_size": 0}), None, "no array"),
+            (body(data=[7, 8]).replace(b"[7, 8]", b"[1e400, 2]"), None, "out of range"),
+            (body(data=[1e300, 1]), None, "does not fit FP32"),
+            (body(data=[7, 8]).replace(b"[7, 8]", b"[" * 200_000), None, "nested too deeply"),
+            (body(name="caf").replace(b"caf", b"caf\xff"), None, "not valid JSON"),
+            (body(data=["caf"]).replace(b"caf", b"caf\xff"), None, "not valid JSON"),
+            (body(shape=[2, 32], data=[[0] * 60, [[0] * 4]]), None, "nested as the shape"),
+            (body(shape=[2, 2], data=[[1, 2, 3], [4]]), None, "nested as the shape"),
+            (body(shape=[2, 2], data=[[1, 2, 3, 4]]), None, "nested as the shape"),
+            (body(data=7), None, "must be a flat list"),
+            (body(), "²", "must be the bytes of JSON"),
+            (body(), "1" * 5000, "must be the bytes of JSON"),
         ],
     )
     def test_wrong_bodies_are_told_what_would_be_right(self, raw: bytes, header: str | None, says: str) -> None:
@@ -149,9 +173,44 @@ class TestSlo:
             ({"min_accuracy": 2}, {}, "min_accuracy must be a number at least 0 and at most 1"),
             ({"max_usd_per_1k": 0}, {}, "above 0"),
             ({"on_miss": "shrug"}, {}, "reject, degrade, late"),
+            ({"latency_ms": None}, {}, "latency_ms must be a number, not null"),
+            ({"offline": None}, {}, "offline must be true or false, not null"),
+            ({"on_miss": None}, {}, "not null"),
+            ({"latency_ms": 10**400}, {}, "latency_ms must be a number below"),
+            ({"min_accuracy": 10**400}, {}, "min_accuracy must be a number below"),
             ({}, {"x-slo-latency-ms": "soon"}, "x-slo-latency-ms must be a number"),
         ],
     )
     def test_wrong_values_are_refused(self, parameters: dict, headers: dict, says: str) -> None:
         with pytest.raises(InvalidInput, match=says):
             slo_of(parameters, headers)
+
+    def test_a_null_in_a_request_is_named(self) -> None:
+        request, _ = decode_request(
+            json.dumps(json.loads(body()) | {"parameters": {"latency_ms": None}}).encode(), None
+        )
+        with pytest.raises(InvalidInput, match="latency_ms must be a number, not null"):
+            slo_of(request.parameters, {})
+
+
+class TestExplain:
+    def test_an_empty_body_asks_for_one_row(self) -> None:
+        asked = decode_explain(b"")
+        assert (asked.rows, asked.parameters) == (1, {})
+
+    @pytest.mark.parametrize(
+        ("raw", "says"),
+        [
+            (b'{"rows": true}', "Expected `int`, got `bool`"),
+            (b'{"rows": 0}', ">= 1"),
+            (b'{"rows": 1%s}' % (b"0" * 400), "<= 2147483647"),
+            (b'{"parameters": {"latency_ms": 1%s}}' % (b"0" * 400), "out of range"),
+            (b'{"parameters": []}', "Expected `object`"),
+            (b'{"parameters": ' + b"[" * 200_000, "Expected `object`"),
+            (b'{"else": ' + b"[" * 200_000, "nested too deeply"),
+            (b'{"parameters": {"\xff": 1}}', "not valid JSON"),
+        ],
+    )
+    def test_wrong_questions_are_told_what_would_be_right(self, raw: bytes, says: str) -> None:
+        with pytest.raises(InvalidInput, match=says):
+            decode_explain(raw)
