@@ -348,16 +348,28 @@ class Profile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerType:
-    """A kind of machine and its price. `resources` are Ray's: CPU, GPU, neuron_cores."""
+    """A kind of machine and its price. `resources` are Ray's: CPU, GPU, neuron_cores.
+
+    `device_memory_bytes` is that of one accelerator, 0 where unknown. `boot_s` is how long one usually takes from the
+    request until it can take replicas. From `min_workers` to `max_workers` of them there may be. A `spot` machine can
+    be taken away at short notice.
+    """
 
     name: str
     resources: Mapping[str, float]
     memory_bytes: int
     usd_per_hour: float
+    device_memory_bytes: int = 0
+    boot_s: float = 60.0
+    min_workers: int = 0
+    max_workers: int = 100
+    spot: bool = False
 
     def __post_init__(self) -> None:
         _check_name("worker type", self.name)
         _check_number("usd_per_hour", self.usd_per_hour, 0)
+        _check_number("boot_s", self.boot_s, 0)
+        _check_number("max_workers", self.max_workers, self.min_workers)
 
     def usd_per_1k(self, variant: Variant, profile: Profile) -> float:
         """Price in US dollars of 1,000 single-row queries on `variant`, its replica saturated.

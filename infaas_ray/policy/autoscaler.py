@@ -10,8 +10,8 @@ from math import floor
 from typing import assert_never
 
 from infaas_ray.policy.fleet import Fleet
-from infaas_ray.policy.lifecycle import State
-from infaas_ray.policy.messages import Action, Event, LoadRequested, TrafficReported
+from infaas_ray.policy.lifecycle import Replica, State
+from infaas_ray.policy.messages import Action, Event, LoadRequested, PlanMade, TrafficReported
 from infaas_ray.policy.routing import RoutingTable
 from infaas_ray.policy.scaling.individual import Individual
 from infaas_ray.policy.scaling.settings import ScalingSettings
@@ -20,6 +20,8 @@ from infaas_ray.policy.scaling.strategy import Orders, Situation, Strategy, pinn
 from infaas_ray.policy.traffic import Traffic
 
 __all__ = ["Autoscaler", "ScalingSettings"]
+
+_LAST_MOMENT_S = 10.0  # before a worker is taken away, what is on it drains whether it has a successor or not
 
 
 class Autoscaler:
@@ -44,7 +46,7 @@ class Autoscaler:
         self.refused = tuple(reason for event in events if (reason := self._take(event, now, requests)))
         self.traffic.forget_silent(now)
         orders = Orders(self.fleet, now)
-        self._tidy(orders)
+        self._tidy(orders, now)
         situation = Situation(
             fleet=self.fleet,
             traffic=self.traffic,
@@ -52,6 +54,7 @@ class Autoscaler:
             lost=self.fleet.take_lost(),
             pins=pinned(self.settings.keep_warm, self.fleet),
             now=now,
+            plans=tuple(x for x in events if isinstance(x, PlanMade)),
         )
         self._strategy.decide(situation, orders)
         return orders.actions
@@ -85,17 +88,41 @@ class Autoscaler:
             case _:
                 return self.fleet.apply(event, now)
 
-    def _tidy(self, orders: Orders) -> None:
-        """What needs no strategy: end what has drained, and what left the catalogue."""
+    def _tidy(self, orders: Orders, now: float) -> None:
+        """What needs no strategy: end what has drained or left the catalogue; empty and give back leaving workers."""
         offers = self.fleet.catalog.offers
         for replica in list(self.fleet.replicas.values()):
             if replica.drained:
                 orders.stop(replica.id, "it has answered its last query")
             elif replica.variant not in offers:
-                if replica.state is State.STARTING:
-                    orders.stop(replica.id, "its variant left the catalogue")
-                else:
-                    orders.drain(replica.id, "its variant left the catalogue")
+                _retire(replica, orders, "its variant left the catalogue")
+            elif self.fleet.workers[replica.worker].leaving:
+                self._move_off(replica, orders, now)
+        for worker in list(self.fleet.workers.values()):
+            if worker.leaving and not worker.replicas:
+                orders.release(worker.name, "it is empty and leaves")
+        self.fleet.machines.give_up_overdue(self.fleet.catalog.worker_types, now)
+        for name, reason in self.fleet.machines.take_failed().items():
+            orders.withdraw(f"{name}: {reason}")
+
+    def _move_off(self, replica: Replica, orders: Orders, now: float) -> None:
+        """New before old: a replica on a worker that leaves stays while its successor starts, and time allows."""
+        worker = self.fleet.workers[replica.worker]
+        successor_starts = bool(self.fleet.staying(replica.variant, State.STARTING))
+        ordered_just_now = replica.leaving_since is None
+        if ordered_just_now:
+            replica.leaving_since = now
+        if replica.state is State.STARTING or now >= worker.leave_by - _LAST_MOMENT_S:
+            _retire(replica, orders, "its worker is taken away")
+        elif not ordered_just_now and not successor_starts:
+            _retire(replica, orders, "its worker leaves")
+
+
+def _retire(replica: Replica, orders: Orders, because: str) -> None:
+    if replica.state is State.STARTING:
+        orders.stop(replica.id, because)
+    else:
+        orders.drain(replica.id, because)
 
 
 def _strategy(settings: ScalingSettings) -> Strategy:

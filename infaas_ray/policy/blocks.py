@@ -1,8 +1,9 @@
-"""Which variants are not to be started for now, and why.
+"""Which variants (or worker types) are not to be started for now, and why.
 
-Rule: a failed start blocks its variant for 1 s, then 2, 4 ... up to 60 s; a failure that cannot heal blocks it until
-the catalogue changes. A replica that dies soon after its start counts as a failed start; one that had served for a
-while does not, so that its successor can start at once. A variant without a failure for two minutes starts afresh.
+Rule: a failed start blocks its variant for `first_s`, then twice as long each time, up to `most_s`; a failure that
+cannot heal blocks it until the catalogue changes. A replica that dies soon after its start counts as a failed start;
+one that had served for a while does not, so that its successor can start at once. A variant without a failure for
+twice `most_s` starts afresh.
 """
 
 from collections.abc import Mapping
@@ -12,7 +13,6 @@ from math import inf
 BACKOFF_FIRST_S = 1.0
 BACKOFF_MOST_S = 60.0
 STABLE_S = 10.0  # a replica that was ready for so long had not failed to start
-_FORGIVEN_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,9 @@ class Block:
 class Blocks:
     """The blocks by variant."""
 
-    def __init__(self) -> None:
+    def __init__(self, first_s: float = BACKOFF_FIRST_S, most_s: float = BACKOFF_MOST_S) -> None:
+        self._first_s = first_s
+        self._most_s = most_s
         self._blocks: dict[str, Block] = {}
         self._failures: dict[str, tuple[int, float]] = {}
 
@@ -61,9 +63,9 @@ class Blocks:
             self.add(variant, f"it cannot start: {reason}", inf)
             return
         count, last = self._failures.get(variant, (0, now))
-        count = 1 if now - last > _FORGIVEN_S else count + 1
+        count = 1 if now - last > 2 * self._most_s else count + 1
         self._failures[variant] = (count, now)
-        wait_s = min(BACKOFF_MOST_S, BACKOFF_FIRST_S * 2.0 ** min(count - 1, 30))
+        wait_s = min(self._most_s, self._first_s * 2.0 ** min(count - 1, 30))
         times = "" if count == 1 else f" ({count} times)"
         self.add(variant, f"its start failed{times}: {reason}; next try in {wait_s:g} s", now + wait_s)
 

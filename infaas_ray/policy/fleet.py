@@ -12,12 +12,15 @@ from math import ceil
 from infaas_ray.errors import InvalidInput
 from infaas_ray.policy.blocks import Blocks
 from infaas_ray.policy.lifecycle import ENDS, TRANSITIONS, Replica, State, Worker
+from infaas_ray.policy.machines import Machines
 from infaas_ray.policy.messages import (
     CatalogChanged,
     DrainReplica,
     Event,
+    LaunchFailed,
     LoadRequested,
     Message,
+    PlanMade,
     ReplicaDied,
     ReplicaDrained,
     ReplicaFailed,
@@ -25,11 +28,12 @@ from infaas_ray.policy.messages import (
     ReplicaStopped,
     StopReplica,
     TrafficReported,
+    WorkerInterrupted,
     WorkerJoined,
     WorkerLost,
     WorkerReported,
 )
-from infaas_ray.policy.placement import Needs, fits, needs_of
+from infaas_ray.policy.placement import Needs, Room, fits, needs_of, runs_on
 from infaas_ray.policy.routing import Catalog, ReadyReplica, RoutingTable
 
 _REMEMBERED = 10_000  # ended replicas, so that late facts about them are recognised
@@ -38,7 +42,7 @@ _OVERDUE = 1.5  # a start that is late is expected after this times the time exp
 
 
 class Fleet:
-    """The books. Read `workers`, `replicas`, `catalog`, `targets`, `blocks`; change them only by the methods."""
+    """The books. Read its attributes; change them only by the methods."""
 
     def __init__(self, oversubscription: float, start_overhead_s: float = 0.0) -> None:
         self.catalog = Catalog()
@@ -47,6 +51,7 @@ class Fleet:
         self.workers: dict[str, Worker] = {}
         self.replicas: dict[str, Replica] = {}
         self.blocks = Blocks()
+        self.machines = Machines()
         self._oversubscription = oversubscription
         self._by_variant: dict[str, dict[str, Replica]] = {}
         self._numbers: dict[str, int] = {}
@@ -61,13 +66,34 @@ class Fleet:
         """The replicas of a variant in one of these states, oldest order first."""
         return [x for x in self._by_variant.get(variant, {}).values() if x.state in states]
 
+    def staying(self, variant: str, *states: State) -> list[Replica]:
+        """As `of`, without those on workers that leave."""
+        return [x for x in self.of(variant, *states) if not self.workers[x.worker].leaving]
+
     def variants(self) -> Iterator[str]:
         """The variants that have living replicas."""
         return (name for name, replicas in self._by_variant.items() if replicas)
 
-    def needs(self, variant: str) -> Needs:
-        """What a replica of a variant of the catalogue occupies."""
-        return needs_of(self.catalog.offers[variant], self._oversubscription)
+    def needs(self, variant: str, worker_type: str = "") -> Needs:
+        """What a replica of a variant of the catalogue occupies on a worker of that type."""
+        return needs_of(
+            self.catalog.offers[variant], self._oversubscription, self.catalog.worker_types.get(worker_type)
+        )
+
+    def needs_in(self, variant: str, room: Room) -> Needs | None:
+        """What a replica of a variant of the catalogue would occupy in a room; None where it cannot run there."""
+        if not runs_on(self.catalog.offers[variant], room.worker_type, room.total):
+            return None
+        return self.needs(variant, room.worker_type)
+
+    def counts(self) -> dict[str, int]:
+        """How many workers of each type of the catalogue are there or booting, without those that leave."""
+        types = self.catalog.worker_types
+        here = {name: self.machines.booting(name) for name in types}
+        for worker in self.workers.values():
+            if worker.worker_type in here and not worker.leaving:
+                here[worker.worker_type] += 1
+        return here
 
     def take_lost(self) -> list[str]:
         """The variants of replicas that ended unasked since the last call, in order."""
@@ -126,8 +152,9 @@ class Fleet:
         """Book a new replica; returns its id. Raises InvalidInput where variant or worker is unknown or has no room."""
         if variant not in self.catalog.offers or worker not in self.workers:
             raise InvalidInput(f"cannot start {variant!r} on {worker!r}: one of them is unknown")
-        needs = self.needs(variant)
-        if not fits(needs, self.workers[worker].room()):
+        room = self.workers[worker].room()
+        needs = self.needs_in(variant, room)
+        if needs is None or not fits(needs, room) or self.workers[worker].leaving:
             raise InvalidInput(f"cannot start {variant!r} on {worker!r}: there is no room")
         number = self._numbers[variant] = self._numbers.get(variant, 0) + 1
         name = f"{variant}#{number}"
@@ -152,6 +179,30 @@ class Fleet:
         """Book that the replica stops; False where its state does not allow it."""
         return self._move(replica, StopReplica, now) is None
 
+    def request_workers(self, counts: Mapping[str, int], now: float) -> bool:
+        """Book how many workers of each type are to be there or on their way; whether that is anything new."""
+        before = self.counts()
+        for name, count in counts.items():
+            if name in before:
+                self.machines.want(name, max(0, self.machines.booting(name) + count - before[name]), now)
+        return self.counts() != before
+
+    def request_leave(self, worker: str) -> bool:
+        """Book that a worker gets no new replica and is given back when it is empty; False where it leaves already."""
+        known = self.workers.get(worker)
+        if known is None or known.leaving:
+            return False
+        known.leaving = True
+        return True
+
+    def request_release(self, worker: str) -> bool:
+        """Book that a worker is given back; False where it does not leave, is not empty, or was released before."""
+        known = self.workers.get(worker)
+        if known is None or not known.leaving or known.replicas or known.released:
+            return False
+        known.released = True
+        return True
+
     # ---- facts
 
     def apply(self, event: Event, now: float) -> str | None:
@@ -160,16 +211,20 @@ class Fleet:
             case CatalogChanged():
                 self._change_catalog(event.catalog)
             case WorkerJoined():
-                self._join(event)
+                self._join(event, now)
             case WorkerLost():
                 return self._lose(event.worker, now)
             case WorkerReported():
                 return self._report(event)
+            case WorkerInterrupted():
+                return self._interrupt(event, now)
+            case LaunchFailed():
+                self.machines.failed(event.worker_type, event.reason, now)
             case ReplicaReady():
                 return self._ready(event, now)
             case ReplicaFailed() | ReplicaDied() | ReplicaDrained() | ReplicaStopped():
                 return self._change(event, now)
-            case TrafficReported() | LoadRequested():
+            case TrafficReported() | LoadRequested() | PlanMade():
                 pass  # not about what is running
         return None
 
@@ -180,16 +235,18 @@ class Fleet:
         self.blocks.forget_permanent()
         for replica in self.replicas.values():
             if replica.needs is None and replica.variant in catalog.offers:
-                replica.needs = self.needs(replica.variant)
+                replica.needs = self.needs(replica.variant, self.workers[replica.worker].worker_type)
 
-    def _join(self, event: WorkerJoined) -> None:
+    def _join(self, event: WorkerJoined, now: float) -> None:
         known = self.workers.get(event.worker)
         if known is None:
+            self.machines.joined(event.worker_type, now)
             self.workers[event.worker] = Worker(
                 name=event.worker,
                 worker_type=event.worker_type,
                 resources=dict(event.resources),
                 memory_bytes=event.memory_bytes,
+                joined_at=now,
             )
         else:
             known.resources, known.memory_bytes = dict(event.resources), event.memory_bytes
@@ -199,6 +256,13 @@ class Fleet:
         if worker is None:
             return f"report of unknown worker {event.worker!r}"
         worker.cpu_share, worker.memory_share = event.cpu_share, event.memory_share
+        return None
+
+    def _interrupt(self, event: WorkerInterrupted, now: float) -> str | None:
+        worker = self.workers.get(event.worker)
+        if worker is None:
+            return f"interruption of unknown worker {event.worker!r}"
+        worker.leaving, worker.leave_by = True, min(worker.leave_by, now + event.within_s)
         return None
 
     def _lose(self, name: str, now: float) -> str | None:
@@ -238,7 +302,9 @@ class Fleet:
                 id=event.replica,
                 variant=event.variant,
                 worker=event.worker,
-                needs=self.needs(event.variant) if event.variant in self.catalog.offers else None,
+                needs=self.needs(event.variant, self.workers[event.worker].worker_type)
+                if event.variant in self.catalog.offers
+                else None,
                 state=State.READY,
                 since=now,
                 requested_at=now,

@@ -9,6 +9,7 @@ Rule: `TRANSITIONS` holds every legal change; what is not in it does not happen.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from math import inf
 
 from infaas_ray.policy.messages import (
     DrainReplica,
@@ -64,7 +65,10 @@ TRANSITIONS: Mapping[tuple[State, type[Message]], State] = {
 
 @dataclass(slots=True, kw_only=True)
 class Replica:
-    """A replica as booked. `since`: when it entered its state; `drained`: it holds no query any more."""
+    """A replica as booked. `since`: when it entered its state; `drained`: it holds no query any more.
+
+    `leaving_since`: when its worker was first seen to leave.
+    """
 
     id: str
     variant: str
@@ -75,16 +79,25 @@ class Replica:
     requested_at: float
     address: str = ""
     drained: bool = False
+    leaving_since: float | None = None
 
 
 @dataclass(slots=True, kw_only=True)
 class Worker:
-    """A worker, what it has in all, what its monitor says, and its replicas by id."""
+    """A worker, what it has in all, what its monitor says, and its replicas by id.
+
+    One that is `leaving` gets no new replica. Its replicas move off, by `leave_by` at the latest where a provider takes
+    it away; then it is `released`, and its end is awaited.
+    """
 
     name: str
     worker_type: str
     resources: Mapping[str, float]
     memory_bytes: int
+    joined_at: float = 0.0
+    leaving: bool = False
+    leave_by: float = inf
+    released: bool = False
     cpu_share: float = 0.0
     memory_share: float = 0.0
     replicas: dict[str, Replica] = field(default_factory=dict)
@@ -100,6 +113,7 @@ class Worker:
                 memory = max(0, memory - replica.needs.memory_bytes)
         return Room(
             worker=self.name,
+            worker_type=self.worker_type,
             free=free,
             free_memory_bytes=memory,
             total=self.resources,

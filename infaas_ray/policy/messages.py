@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from infaas_ray.policy.planner.problem import Plan, PlanProblem
 from infaas_ray.policy.routing import Catalog
 
 
@@ -47,11 +48,46 @@ class WorkerReported(Message, frozen=True, kw_only=True):
     memory_share: float
 
 
+class WorkerInterrupted(Message, frozen=True, kw_only=True):
+    """The provider takes a worker away in `within_s` seconds (a spot machine)."""
+
+    worker: str
+    within_s: float
+
+
+class LaunchFailed(Message, frozen=True, kw_only=True):
+    """The provider could not start workers of a type (no capacity, quota, a wrong setting)."""
+
+    worker_type: str
+    reason: str
+
+
+class PlanMade(Message, frozen=True, kw_only=True):
+    """The plan asked for under `number`; None where there is none, and why."""
+
+    number: int
+    plan: Plan | None
+    took_s: float
+    reason: str = ""
+
+
+class ClassCount(msgspec.Struct, frozen=True, kw_only=True):
+    """Rows in a window that ask for the same; None means "any". `missed`: refused, expired, or answered late."""
+
+    target: str
+    latency_s: float | None = None
+    min_accuracy: float | None = None
+    max_usd_per_1k: float | None = None
+    rows: int
+    missed: int = 0
+
+
 class TrafficReported(Message, frozen=True, kw_only=True):
     """One router's last window of `window_s` seconds, in rows.
 
     `wanted` counts each query at the cheapest variant that meets its SLO, loaded or not, answered or refused;
     `served` counts it where it was dispatched; `refused` counts, by wanted variant, those refused for lack of capacity.
+    `classes` counts by what was asked, whatever became of it.
     """
 
     router: str
@@ -59,6 +95,7 @@ class TrafficReported(Message, frozen=True, kw_only=True):
     wanted: Mapping[str, int]
     served: Mapping[str, int]
     refused: Mapping[str, int]
+    classes: tuple[ClassCount, ...] = ()
 
 
 class LoadRequested(Message, frozen=True, kw_only=True):
@@ -109,6 +146,9 @@ Event = (
     | WorkerJoined
     | WorkerLost
     | WorkerReported
+    | WorkerInterrupted
+    | LaunchFailed
+    | PlanMade
     | TrafficReported
     | LoadRequested
     | ReplicaReady
@@ -122,11 +162,12 @@ Event = (
 
 
 class StartReplica(Message, frozen=True, kw_only=True):
-    """Start a replica of `variant` on `worker` under the id `replica`."""
+    """Start a replica of `variant` on `worker` under the id `replica`; it occupies `amount` of its main resource."""
 
     replica: str
     variant: str
     worker: str
+    amount: float
     because: str
 
 
@@ -144,4 +185,29 @@ class StopReplica(Message, frozen=True, kw_only=True):
     because: str
 
 
-Action = StartReplica | DrainReplica | StopReplica
+class RequestWorkers(Message, frozen=True, kw_only=True):
+    """Let there be so many workers of each type: those that live and do not leave, and those to be started.
+
+    Replaces the last request. Lowering a count releases no worker; `ReleaseWorker` does.
+    """
+
+    counts: Mapping[str, int]
+    because: str
+
+
+class ReleaseWorker(Message, frozen=True, kw_only=True):
+    """Give a worker back; no replica is on it."""
+
+    worker: str
+    because: str
+
+
+class SolvePlan(Message, frozen=True, kw_only=True):
+    """Make a plan beside the control loop, and report it as `PlanMade` with this number."""
+
+    number: int
+    problem: PlanProblem
+    because: str
+
+
+Action = StartReplica | DrainReplica | StopReplica | RequestWorkers | ReleaseWorker | SolvePlan

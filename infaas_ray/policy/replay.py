@@ -12,7 +12,7 @@ import msgspec
 
 from infaas_ray.errors import InvalidInput
 from infaas_ray.policy.autoscaler import Autoscaler
-from infaas_ray.policy.messages import Action, Event
+from infaas_ray.policy.messages import Action, Event, ReleaseWorker, RequestWorkers, SolvePlan
 from infaas_ray.policy.scaling.settings import ScalingSettings
 
 
@@ -96,4 +96,18 @@ def _decode(line: bytes, number: int) -> Header | LoggedTurn:
 
 
 def _words(actions: Sequence[Action]) -> str:
-    return ", ".join(f"{type(x).__name__} {x.replica} ({x.because})" for x in actions) or "nothing"
+    return ", ".join(map(in_words, actions)) or "nothing"
+
+
+def in_words(action: Action) -> str:
+    """An action as people read it."""
+    match action:
+        case RequestWorkers():
+            what = ", ".join(f"{count} x {name}" for name, count in sorted(action.counts.items())) or "no workers"
+        case ReleaseWorker():
+            what = action.worker
+        case SolvePlan():
+            what = f"{action.number}"
+        case _:
+            what = action.replica
+    return f"{type(action).__name__} {what} ({action.because})"

@@ -7,16 +7,20 @@ facts only; `policy.selection` builds its index from it.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from infaas_ray.domain import Architecture, Profile, Variant
+from infaas_ray.domain import Architecture, Profile, Variant, WorkerType
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
-    """A variant that may be chosen: its profile here and its price in US dollars per 1,000 rows."""
+    """A variant that may be chosen: its profile here and its price in US dollars per 1,000 rows.
+
+    It runs on the named `worker_types`; where none is named, on every type that has what it needs.
+    """
 
     variant: Variant
     profile: Profile
     usd_per_1k: float
+    worker_types: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -31,9 +35,13 @@ class Offer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Catalog:
-    """Everything registered, as policies see it. `offers` by variant name, `architectures` by name."""
+    """Everything registered, as policies see it. `offers` by variant name, `architectures` and `worker_types` by name.
+
+    A worker whose type is not in `worker_types` is used, but never asked for or given back.
+    """
 
     revision: int = 0
+    worker_types: Mapping[str, WorkerType] = field(default_factory=dict)
     architectures: Mapping[str, Architecture] = field(default_factory=dict)
     offers: Mapping[str, Offer] = field(default_factory=dict)
 

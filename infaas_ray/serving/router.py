@@ -26,6 +26,7 @@ from infaas_ray.errors import (
     one_of,
 )
 from infaas_ray.policy.candidates import Condition
+from infaas_ray.policy.demand import Asked, class_counts
 from infaas_ray.policy.messages import TrafficReported
 from infaas_ray.policy.routing import ReadyReplica, RoutingTable
 from infaas_ray.policy.selection import Dispatch, Load, Reject, ReplicaLoad, SelectionIndex, Verdict, explain, select
@@ -86,6 +87,8 @@ class Router:
         self._way = Way()
         self._window_started = time.monotonic()
         self._window = {"wanted": Counter[str](), "served": Counter[str](), "refused": Counter[str]()}
+        self._asked: Counter[Asked] = Counter()
+        self._missed: Counter[Asked] = Counter()
         self.counts: Counter[str] = Counter()
         self.by_variant: Counter[str] = Counter()
         self.on_outcome: Callable[[str, Query, Answer | None], None] = lambda outcome, query, answer: None
@@ -130,11 +133,17 @@ class Router:
     def traffic(self) -> TrafficReported:
         """The traffic since the last call, and start a new window; also the time to look after what is silent."""
         now = time.monotonic()
+        window = {name: dict(counter) for name, counter in self._window.items()}
         report = TrafficReported(
             router=self.name,
             window_s=max(1e-3, now - self._window_started),
-            **{name: dict(counter) for name, counter in self._window.items()},
+            wanted=window["wanted"],
+            served=window["served"],
+            refused=window["refused"],
+            classes=class_counts(self._asked, self._missed),
         )
+        self._asked.clear()
+        self._missed.clear()
         self._window_started = now
         if not self._window["served"]:
             self._way.forget()
@@ -192,6 +201,8 @@ class Router:
             outcome = "cancelled"
             raise
         finally:
+            if outcome in ("rejected", "expired") or (answer is not None and not answer.slo_met):
+                self._missed[query.target, query.slo] += query.rows
             self.counts[outcome] += query.bundle
             self.on_outcome(outcome, query, answer)
 
@@ -225,7 +236,7 @@ class Router:
                 overhead_s=self._way.high_s,
             )
             if not counted:
-                self._count_wanted(decision, query.rows)
+                self._count_wanted(decision, query)
                 counted = True
             match decision:
                 case Dispatch():
@@ -238,7 +249,9 @@ class Router:
                 case _:
                     assert_never(decision)
 
-    def _count_wanted(self, decision: Dispatch | Load | Reject, rows: int) -> None:
+    def _count_wanted(self, decision: Dispatch | Load | Reject, query: Query) -> None:
+        rows = query.rows
+        self._asked[query.target, query.slo] += rows
         if decision.wanted is not None:
             self._window["wanted"][decision.wanted] += rows
             if isinstance(decision, Reject):

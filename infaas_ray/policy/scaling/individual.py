@@ -54,7 +54,7 @@ class Individual:
         """Give orders by the rules of this module."""
         self._note(situation)
         for variant, count in situation.pins.items():
-            have = len(situation.fleet.of(variant, State.STARTING, State.READY))
+            have = len(situation.fleet.staying(variant, State.STARTING, State.READY))
             self._start(variant, count - have, f"keep_warm asks for {count}, there are {have}", situation, orders)
         self._answer(situation, orders)
         for variant in situation.traffic.wanted():
@@ -82,7 +82,7 @@ class Individual:
         fleet = situation.fleet
         for variant, pending in list(self._pending.items()):
             over = situation.now >= pending.until or variant not in fleet.catalog.offers
-            if over or fleet.of(variant, State.STARTING, State.READY):
+            if over or fleet.staying(variant, State.STARTING, State.READY):
                 del self._pending[variant]
             else:
                 self._start(variant, 1, pending.because, situation, orders)
@@ -106,7 +106,7 @@ class Individual:
     def _grow(self, variant: str, situation: Situation, orders: Orders) -> None:
         settings = self._settings
         demand = situation.traffic.demand(variant)
-        have = situation.fleet.of(variant, State.STARTING, State.READY)
+        have = situation.fleet.staying(variant, State.STARTING, State.READY)
         if not have:
             if demand.wanted_qps >= settings.min_rate_qps:
                 because = f"wanted by {demand.wanted_qps:.1f} rows/s, and not loaded"
@@ -154,7 +154,7 @@ class Individual:
 
     def _shrink(self, variant: str, situation: Situation, orders: Orders) -> None:
         fleet, now, settings = situation.fleet, situation.now, self._settings
-        ready = fleet.of(variant, State.READY)
+        ready = fleet.staying(variant, State.READY)
         if len(ready) <= situation.pins.get(variant, 0) or fleet.of(variant, State.STARTING):
             self._surplus_since.pop(variant, None)
             return

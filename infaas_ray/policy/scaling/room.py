@@ -16,12 +16,12 @@ from infaas_ray.policy.scaling.strategy import Orders, Situation
 def make_room(variant: str, situation: Situation, orders: Orders, idle_least_s: float) -> bool:
     """Whether room for a replica of `variant` is coming; drains what is needed for it."""
     fleet = situation.fleet
-    needs = fleet.needs(variant)
-    workers = fleet.workers.values()
-    if any(fits(needs, x.room(without=_leaving)) for x in workers):
+    rooms = [(x, x.room(without=_leaving)) for x in fleet.workers.values() if not x.leaving]
+    workers = [(x, needs) for x, room in rooms if (needs := fleet.needs_in(variant, room)) is not None]
+    if any(fits(needs, x.room(without=_leaving)) for x, needs in workers):
         return True
     idle_s = {x: idle for x in fleet.variants() if x != variant and (idle := situation.idle_s(x)) >= idle_least_s}
-    plans = [plan for x in workers if (plan := _victims(x, needs, idle_s, _spare(situation)))]
+    plans = [plan for x, needs in workers if (plan := _victims(x, needs, idle_s, _spare(situation)))]
     if not plans:
         return False
     plan = min(plans, key=lambda found: (len(found), -min(idle_s[x.variant] for x in found)))

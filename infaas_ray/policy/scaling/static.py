@@ -24,7 +24,7 @@ class Static:
             if variant not in pins:
                 fleet.blocks.add(variant, "the static strategy loads only what keep_warm lists", inf)
         for variant, count in pins.items():
-            have = len(fleet.of(variant, State.STARTING, State.READY))
+            have = len(fleet.staying(variant, State.STARTING, State.READY))
             for _ in range(count - have):
                 if fleet.blocks.reason(variant, now) is not None:
                     break
@@ -32,7 +32,7 @@ class Static:
                 if reason is not None:
                     fleet.blocks.add(variant, reason, now + self._settings.block_s)
         for variant in list(fleet.variants()):
-            ready = fleet.of(variant, State.READY)
+            ready = fleet.staying(variant, State.READY)
             count = pins.get(variant, 0)
             for replica in ready[count:]:
                 orders.drain(replica.id, f"keep_warm asks for {count}, there are {len(ready)}")

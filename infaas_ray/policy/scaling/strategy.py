@@ -12,8 +12,18 @@ from typing import Protocol
 
 from infaas_ray.policy.fleet import Fleet
 from infaas_ray.policy.lifecycle import State
-from infaas_ray.policy.messages import Action, DrainReplica, StartReplica, StopReplica
+from infaas_ray.policy.messages import (
+    Action,
+    DrainReplica,
+    PlanMade,
+    ReleaseWorker,
+    RequestWorkers,
+    SolvePlan,
+    StartReplica,
+    StopReplica,
+)
 from infaas_ray.policy.placement import Crowd, place
+from infaas_ray.policy.planner.problem import PlanProblem
 from infaas_ray.policy.traffic import Traffic
 
 
@@ -22,7 +32,8 @@ class Situation:
     """A moment as a strategy sees it.
 
     `requests`: variants that a query needs loaded, each with the reason in words. `lost`: variants of replicas that
-    ended unasked since the last turn. `pins`: how many replicas of which variants are always to be there.
+    ended unasked since the last turn. `pins`: how many replicas of which variants are always to be there. `plans`:
+    those that were made since the last turn.
     """
 
     fleet: Fleet
@@ -31,6 +42,7 @@ class Situation:
     lost: Sequence[str]
     pins: Mapping[str, int]
     now: float
+    plans: Sequence[PlanMade] = ()
 
     def idle_s(self, variant: str) -> float:
         """Seconds since a query last wanted the variant or was served by it, or since its last replica became ready."""
@@ -55,17 +67,31 @@ class Orders:
         self._fleet = fleet
         self._now = now
 
-    def start(self, variant: str, because: str) -> str | None:
-        """Start a replica of a variant of the catalogue; returns why there is no room, None where it was placed."""
+    def start(self, variant: str, because: str, worker_type: str | None = None) -> str | None:
+        """Start a replica of a variant of the catalogue, on a worker of that type where one is named.
+
+        Returns why there is no room, None where it was placed.
+        """
         fleet = self._fleet
         siblings = Counter(x.worker for x in fleet.of(variant, State.STARTING, State.READY))
-        rooms = [x.room() for x in fleet.workers.values()]
-        placement = place(fleet.needs(variant), rooms, Crowd(siblings=siblings))
+        rooms = [
+            x.room()
+            for x in fleet.workers.values()
+            if not x.leaving and (worker_type is None or x.worker_type == worker_type)
+        ]
+        placement = place(lambda room: fleet.needs_in(variant, room), rooms, Crowd(siblings=siblings))
         if placement.worker is None:
             return placement.reason
-        replica = fleet.request_start(variant, placement.worker, self._now)
-        self.actions.append(StartReplica(replica=replica, variant=variant, worker=placement.worker, because=because))
+        self._start_on(placement.worker, variant, because)
         return None
+
+    def _start_on(self, worker: str, variant: str, because: str) -> None:
+        replica = self._fleet.request_start(variant, worker, self._now)
+        needs = self._fleet.replicas[replica].needs
+        amount = needs.amount if needs is not None else 0.0
+        self.actions.append(
+            StartReplica(replica=replica, variant=variant, worker=worker, amount=amount, because=because)
+        )
 
     def drain(self, replica: str, because: str) -> None:
         """Drain a ready replica; one in another state is left alone."""
@@ -76,6 +102,40 @@ class Orders:
         """Stop a replica that has drained or not started; one in another state is left alone."""
         if self._fleet.request_stop(replica, self._now):
             self.actions.append(StopReplica(replica=replica, because=because))
+
+    def workers(self, counts: Mapping[str, int], because: str) -> None:
+        """Let so many workers of each type be there or on their way; types that are not named stay as they are.
+
+        More are asked for; of too many, those not yet there are taken back. Which of those that are there go, `leave`
+        says. A count is kept within the type's limits, and a blocked type gets no more.
+        """
+        fleet = self._fleet
+        wanted = fleet.counts()
+        for name, count in counts.items():
+            known = fleet.catalog.worker_types.get(name)
+            if known is not None:
+                blocked = fleet.machines.blocks.reason(name, self._now) is not None
+                wanted[name] = min(count, wanted[name] if blocked else known.max_workers)
+        if fleet.request_workers(wanted, self._now):
+            self.actions.append(RequestWorkers(counts=fleet.counts(), because=because))
+
+    def withdraw(self, because: str) -> None:
+        """Tell of workers that are no longer to come."""
+        self.actions.append(RequestWorkers(counts=self._fleet.counts(), because=because))
+
+    def leave(self, worker: str, because: str) -> None:
+        """Let a worker be given back as soon as its replicas have moved off."""
+        if self._fleet.request_leave(worker):
+            self.actions.append(RequestWorkers(counts=self._fleet.counts(), because=because))
+
+    def release(self, worker: str, because: str) -> None:
+        """Give back a worker that leaves and is empty; another is left alone."""
+        if self._fleet.request_release(worker):
+            self.actions.append(ReleaseWorker(worker=worker, because=because))
+
+    def plan(self, number: int, problem: PlanProblem, because: str) -> None:
+        """Have a plan made beside the control loop; it comes back in `Situation.plans`."""
+        self.actions.append(SolvePlan(number=number, problem=problem, because=because))
 
 
 def pinned(keep_warm: Mapping[str, int], fleet: Fleet) -> dict[str, int]:

@@ -3,11 +3,16 @@
 import pytest
 
 from infaas_ray.domain import HardwareKind
-from infaas_ray.policy.placement import Crowd, Needs, Room, needs_of, place
+from infaas_ray.policy.placement import Crowd, Needs, Placement, Room, needs_of
+from infaas_ray.policy.placement import place as place_by_room
 from tests.unit.policy.builders import MIB, offer
 
 NEEDS = Needs(resource="CPU", amount=1.0, threads=1, memory_bytes=100 * MIB)
 GPU_NEEDS = Needs(resource="GPU", amount=1.0, threads=1, memory_bytes=100 * MIB)
+
+
+def place(needs: Needs, rooms: list[Room], crowd: Crowd | None = None) -> Placement:
+    return place_by_room(lambda _: needs, rooms, crowd)
 
 
 def room(
@@ -59,7 +64,7 @@ def test_accelerators_are_kept_for_those_who_need_them() -> None:
 @pytest.mark.parametrize(
     ("rooms", "reason"),
     [
-        ([], "needs 1 GPU and 100 MiB, and there is no worker"),
+        ([], "there is no worker that it could run on"),
         ([room("a")], "needs 1 GPU and 100 MiB, more than any worker has"),
         ([room("a", gpu=1.0, memory=50)], "needs 1 GPU and 100 MiB, and no worker has that free"),
     ],

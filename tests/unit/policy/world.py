@@ -9,9 +9,12 @@ from infaas_ray.policy.messages import (
     CatalogChanged,
     DrainReplica,
     Event,
+    ReleaseWorker,
     ReplicaDrained,
     ReplicaReady,
     ReplicaStopped,
+    RequestWorkers,
+    SolvePlan,
     StartReplica,
     StopReplica,
     WorkerJoined,
@@ -60,6 +63,8 @@ class World:
                 return self.now + 1.0, ReplicaDrained(replica=replica)
             case StopReplica(replica=replica):
                 return self.now + 1.0, ReplicaStopped(replica=replica)
+            case RequestWorkers() | ReleaseWorker() | SolvePlan():
+                raise NotImplementedError("this world has a fixed set of workers")
 
     def counts(self, *states: State) -> dict[str, int]:
         """Living replicas by variant in these states (ready where none is named)."""

@@ -1,0 +1,44 @@
+"""What is asked for: the queries of a window by target and SLO, coarse enough to be few.
+
+Rule: a latency bound is rounded down to the next power of `LATENCY_STEP` (a plan for a tighter bound serves a looser
+one), other bounds are taken as they are. Offline queries run on spare capacity and count for nothing here.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from math import floor, log
+
+from infaas_ray.domain import SLO
+from infaas_ray.policy.messages import ClassCount
+
+LATENCY_STEP = 1.1
+_EPSILON = 1e-9
+
+Asked = tuple[str, SLO]
+
+
+def class_counts(asked: Mapping[Asked, int], missed: Mapping[Asked, int]) -> tuple[ClassCount, ...]:
+    """Rows by class, from rows by target and SLO: those asked for, and those whose SLO was missed."""
+    rows: Counter[tuple[str, float | None, float | None, float | None]] = Counter()
+    misses: Counter[tuple[str, float | None, float | None, float | None]] = Counter()
+    for counts, total in ((asked, rows), (missed, misses)):
+        for (target, slo), count in counts.items():
+            if not slo.offline:
+                total[target, _coarse(slo.latency_s), slo.min_accuracy, slo.max_usd_per_1k] += count
+    return tuple(
+        ClassCount(
+            target=key[0],
+            latency_s=key[1],
+            min_accuracy=key[2],
+            max_usd_per_1k=key[3],
+            rows=rows[key],
+            missed=misses[key],
+        )
+        for key in rows.keys() | misses.keys()
+    )
+
+
+def _coarse(latency_s: float | None) -> float | None:
+    if latency_s is None:
+        return None
+    return float(f"{LATENCY_STEP ** floor(log(latency_s, LATENCY_STEP) + _EPSILON):.6g}")
