@@ -29,8 +29,8 @@ class PlanType:
 class PlanPlace:
     """A variant on a worker type (its index).
 
-    Each replica occupies `holds` of the worker's resources, idle or not, and keeps `works` of them busy while it is
-    saturated, in proportion to its load. `now` are there; each beyond costs `start_usd_per_hour`.
+    Each replica occupies `holds` of the worker's resources, idle or not, and keeps `works` of them busy while it
+    computes. `now` are there; each beyond costs `start_usd_per_hour`.
     """
 
     worker_type: int
@@ -54,12 +54,14 @@ class PlanVariant:
 class PlanOption:
     """A variant (its index) that may answer a class of queries.
 
-    One replica that does nothing else answers `rate_qps` rows a second within the SLO, head room included. Each 1,000
-    rows cost `penalty_usd_per_1k` beside the machines, for being less accurate than asked.
+    One replica that does nothing else answers `rate_qps` rows a second within the SLO, head room included. Each row keeps
+    it busy for `busy_s` (at most 1 / `rate_qps`: head room is idle time, in which neighbours compute). Each 1,000 rows
+    cost `penalty_usd_per_1k` beside the machines, for being less accurate than asked.
     """
 
     variant: int
     rate_qps: float
+    busy_s: float
     penalty_usd_per_1k: float = 0.0
 
 
