@@ -54,9 +54,9 @@ class PlanVariant:
 class PlanOption:
     """A variant (its index) that may answer a class of queries.
 
-    One replica that does nothing else answers `rate_qps` rows a second within the SLO, head room included. Each row keeps
-    it busy for `busy_s` (at most 1 / `rate_qps`: head room is idle time, in which neighbours compute). Each 1,000 rows
-    cost `penalty_usd_per_1k` beside the machines, for being less accurate than asked.
+    One replica that does nothing else answers `rate_qps` rows a second within the SLO, head room included. Each row
+    keeps it busy for `busy_s` (at most 1 / `rate_qps`: head room is idle time, in which neighbours compute). Each 1,000
+    rows cost `penalty_usd_per_1k` beside the machines, for being less accurate than asked.
     """
 
     variant: int
