@@ -14,6 +14,7 @@ from infaas_ray.policy.lifecycle import Replica, State
 from infaas_ray.policy.messages import Action, Event, LoadRequested, PlanMade, TrafficReported
 from infaas_ray.policy.routing import RoutingTable
 from infaas_ray.policy.scaling.individual import Individual
+from infaas_ray.policy.scaling.planned import Planned
 from infaas_ray.policy.scaling.settings import ScalingSettings
 from infaas_ray.policy.scaling.static import Static
 from infaas_ray.policy.scaling.strategy import Orders, Situation, Strategy, pinned
@@ -55,6 +56,7 @@ class Autoscaler:
             pins=pinned(self.settings.keep_warm, self.fleet),
             now=now,
             plans=tuple(x for x in events if isinstance(x, PlanMade)),
+            reports=tuple(x for x in events if isinstance(x, TrafficReported)),
         )
         self._strategy.decide(situation, orders)
         return orders.actions
@@ -127,6 +129,8 @@ def _retire(replica: Replica, orders: Orders, because: str) -> None:
 
 def _strategy(settings: ScalingSettings) -> Strategy:
     match settings.strategy:
+        case "planner":
+            return Planned(settings)
         case "individual":
             return Individual(settings)
         case "static":

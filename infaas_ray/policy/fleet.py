@@ -82,9 +82,13 @@ class Fleet:
 
     def needs_in(self, variant: str, room: Room) -> Needs | None:
         """What a replica of a variant of the catalogue would occupy in a room; None where it cannot run there."""
-        if not runs_on(self.catalog.offers[variant], room.worker_type, room.total):
+        if not self.runs_on(variant, room.worker_type, room.total):
             return None
         return self.needs(variant, room.worker_type)
+
+    def runs_on(self, variant: str, worker_type: str, resources: Mapping[str, float]) -> bool:
+        """Whether a variant of the catalogue runs on workers of that type, which have these resources in all."""
+        return runs_on(self.catalog.offers[variant], worker_type, resources)
 
     def counts(self) -> dict[str, int]:
         """How many workers of each type of the catalogue are there or booting, without those that leave."""

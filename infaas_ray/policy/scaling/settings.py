@@ -2,17 +2,72 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from math import isfinite
-from typing import Any, ClassVar, Literal
+from math import inf, isfinite
+from typing import Any, ClassVar, Literal, get_args
 
 from infaas_ray.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannerSettings:
+    """How the planner plans.
+
+    - `interval_s`: a new plan is made at least so often; sooner when demand outgrows the plan or machines change.
+    - `quantile`: of expected demand, up to which a plan serves it.
+    - `head_room`: standard deviations of demand, at the time scale of the latency bound, for which replicas are idle.
+    - `utilization`: the share of a machine's cores or devices that may be busy.
+    - `hold_s`: for how long a plan is expected to hold; the price of boots and loads is spread over it.
+    - `refusal_factor`: what refusing costs, as a multiple of serving.
+    - `spot_factor`: by how much a spot machine counts as dearer than its price, for the trouble of losing it.
+    - `overhead_s`: of a latency bound, what the way to the replica and back takes.
+    - `release_s`: for how long a machine must be too many before it is given back; at least its boot time.
+    - `waiting_usd_per_s`: what it is worth that a query need not wait a second for a cold start.
+    - `time_limit_s`, `gap`: when the solver may stop.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+    interval_s: float = 5.0
+    quantile: float = 0.95
+    head_room: float = 2.3
+    utilization: float = 0.9
+    hold_s: float = 300.0
+    refusal_factor: float = 20.0
+    spot_factor: float = 1.2
+    overhead_s: float = 0.003
+    release_s: float = 30.0
+    waiting_usd_per_s: float = 0.001
+    time_limit_s: float = 1.0
+    gap: float = 0.005
+
+    def __post_init__(self) -> None:
+        for x in fields(self):
+            value = getattr(self, x.name)
+            least, most = _PLANNER_RANGES.get(x.name, (0.0, inf))
+            if not isfinite(value) or not least <= value <= most:
+                raise ConfigError(
+                    f"scaling.planner.{x.name} must be a number from {least:g} to {most:g}, not {value!r}"
+                )
+
+
+_PLANNER_RANGES: Mapping[str, tuple[float, float]] = {
+    "interval_s": (0.5, 3600.0),
+    "quantile": (0.5, 0.999),
+    "utilization": (0.05, 1.0),
+    "hold_s": (1.0, inf),
+    "refusal_factor": (1.0, inf),
+    "spot_factor": (1.0, inf),
+    "time_limit_s": (0.01, 60.0),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScalingSettings:
     """How replicas are started and retired.
 
-    - `strategy`: "individual" scales each variant by its own demand; "static" keeps exactly `keep_warm`.
+    - `strategy`: "planner" has the cheapest fleet for all demand computed; "individual" scales each variant by its own
+      demand; "static" keeps exactly `keep_warm`.
+    - `planner`: see `PlannerSettings`.
     - `keep_warm`: replicas that are always there, by target (a use case or architecture means its cheapest variant).
     - `slack`: capacity over demand below which a variant gets another replica.
     - `min_rate_qps`: demand in rows per second from which a variant that is not loaded is loaded for good.
@@ -29,7 +84,8 @@ class ScalingSettings:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}  # an unknown key in a file is an error
 
-    strategy: Literal["static", "individual"] = "individual"
+    strategy: Literal["planner", "static", "individual"] = "individual"
+    planner: PlannerSettings = PlannerSettings()
     keep_warm: Mapping[str, int] = field(default_factory=dict)
     slack: float = 1.05
     min_rate_qps: float = 1.0
@@ -44,8 +100,9 @@ class ScalingSettings:
     request_ttl_s: float = 30.0
 
     def __post_init__(self) -> None:
-        if self.strategy not in ("static", "individual"):
-            raise ConfigError(f"scaling.strategy must be 'static' or 'individual', not {self.strategy!r}")
+        names = get_args(type(self).__dataclass_fields__["strategy"].type)
+        if self.strategy not in names:
+            raise ConfigError(f"scaling.strategy must be one of {', '.join(names)}, not {self.strategy!r}")
         for name, least in _LEAST.items():
             value = getattr(self, name)
             if not isfinite(value) or value < least:
@@ -59,5 +116,5 @@ _LEAST: Mapping[str, float] = {
         x.name, 0
     )
     for x in fields(ScalingSettings)
-    if x.name not in ("strategy", "keep_warm")
+    if x.name not in ("strategy", "keep_warm", "planner")
 }

@@ -21,6 +21,7 @@ from infaas_ray.policy.messages import (
     SolvePlan,
     StartReplica,
     StopReplica,
+    TrafficReported,
 )
 from infaas_ray.policy.placement import Crowd, place
 from infaas_ray.policy.planner.problem import PlanProblem
@@ -32,8 +33,8 @@ class Situation:
     """A moment as a strategy sees it.
 
     `requests`: variants that a query needs loaded, each with the reason in words. `lost`: variants of replicas that
-    ended unasked since the last turn. `pins`: how many replicas of which variants are always to be there. `plans`:
-    those that were made since the last turn.
+    ended unasked since the last turn. `pins`: how many replicas of which variants are always to be there. `plans`
+    and `reports` (of routers): those since the last turn.
     """
 
     fleet: Fleet
@@ -43,6 +44,7 @@ class Situation:
     pins: Mapping[str, int]
     now: float
     plans: Sequence[PlanMade] = ()
+    reports: Sequence[TrafficReported] = ()
 
     def idle_s(self, variant: str) -> float:
         """Seconds since a query last wanted the variant or was served by it, or since its last replica became ready."""

@@ -1,0 +1,239 @@
+"""From a situation to a problem: which variants may answer which classes, what they carry, and what changes cost.
+
+Rules: variants that another of the same target beats in everything are left out. A worker type of the catalogue can be
+asked for; workers of other types are there, cost nothing more, and stay. A machine on its way costs its boot and a
+replica its load, spread over `hold_s`, the time for which a plan is expected to hold. Refusing a class costs
+`refusal_factor` times what serving it would. Beside the machines every row costs a small share of its price on offer,
+so that on machines that are paid anyway the cheaper variant wins too.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import inf
+from operator import attrgetter
+
+from infaas_ray.policy.fleet import Fleet
+from infaas_ray.policy.lifecycle import State
+from infaas_ray.policy.planner.capacity import Capacity, Carried, undominated
+from infaas_ray.policy.planner.problem import (
+    PlanClass,
+    PlanOption,
+    PlanPlace,
+    PlanProblem,
+    PlanType,
+    PlanVariant,
+)
+from infaas_ray.policy.routing import Catalog, Offer
+from infaas_ray.policy.scaling.settings import PlannerSettings
+
+_MEMORY = "memory"
+_WEAR = 0.02  # of a row's price on offer, that counts even where the machine is paid anyway
+_CROWD = 1e-6  # usd/h of each replica, so that fewer are preferred
+_COLD_QPS = 1e-3  # of a class that is kept warm without demand
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """A class of queries and what is expected of it: `demand_qps` rows a second, with head room factor `z`."""
+
+    target: str
+    latency_s: float | None
+    min_accuracy: float | None
+    max_usd_per_1k: float | None
+    demand_qps: float
+    z: float
+    degrade: bool = False
+
+    @property
+    def name(self) -> str:
+        """The class in words, by which a plan names it."""
+        bounds = [
+            "" if self.latency_s is None else f"within {self.latency_s * 1e3:.4g} ms",
+            "" if self.min_accuracy is None else f"accuracy {self.min_accuracy:g}",
+            "" if self.max_usd_per_1k is None else f"at most {self.max_usd_per_1k:g} USD per 1,000",
+        ]
+        return ", ".join([self.target, *(x for x in bounds if x)])
+
+
+@dataclass(slots=True)
+class Known:
+    """What depends on the catalogue alone, kept from plan to plan."""
+
+    catalog: Catalog
+    targets: Mapping[str, tuple[str, ...]]
+    fronts: dict[str, list[Offer]] = field(default_factory=dict)
+    capacities: dict[str, Capacity] = field(default_factory=dict)
+
+    def front(self, target: str) -> list[Offer]:
+        """The offers behind a target that are worth planning with, cheapest first."""
+        known = self.fronts.get(target)
+        if known is None:
+            offers = [self.catalog.offers[x] for x in self.targets.get(target, ())]
+            known = self.fronts[target] = sorted(undominated(offers), key=attrgetter("usd_per_1k", "name"))
+        return known
+
+    def capacity(self, offer: Offer) -> Capacity:
+        """The capacity of a variant."""
+        known = self.capacities.get(offer.name)
+        if known is None:
+            known = self.capacities[offer.name] = Capacity(offer)
+        return known
+
+
+class Builder:
+    """Makes one problem. `pins`: replicas of a variant that are always to be there."""
+
+    def __init__(self, fleet: Fleet, known: Known, settings: PlannerSettings, pins: Mapping[str, int], now: float):
+        self._fleet = fleet
+        self._known = known
+        self._settings = settings
+        self._pins = pins
+        self._now = now
+        self._types = self._worker_types()
+        self._have = self._replicas()
+        self._indexes: dict[str, int] = {}
+        self._variants: list[PlanVariant] = []
+
+    def build(self, wanted: Sequence[Wanted]) -> PlanProblem:
+        """The problem of serving what is wanted; classes that no variant can serve are left out."""
+        for variant in self._pins:
+            self._index(self._known.catalog.offers[variant])
+        classes = [found for x in wanted if (found := self._class(x)) is not None]
+        return PlanProblem(
+            types=tuple(self._types),
+            variants=tuple(self._variants),
+            classes=tuple(classes),
+            utilization=self._settings.utilization,
+        )
+
+    # ---- machines
+
+    def _worker_types(self) -> list[PlanType]:
+        fleet, hold_s = self._fleet, self._settings.hold_s
+        counts = fleet.counts()
+        found = []
+        for name, known in fleet.catalog.worker_types.items():
+            blocked = fleet.machines.blocks.reason(name, self._now) is not None
+            found.append(
+                PlanType(
+                    name=name,
+                    resources={**known.resources, _MEMORY: float(known.memory_bytes)},
+                    usd_per_hour=known.usd_per_hour * (self._settings.spot_factor if known.spot else 1.0),
+                    now=counts[name],
+                    least=min(known.min_workers, counts[name]) if blocked else known.min_workers,
+                    most=counts[name] if blocked else known.max_workers,
+                    boot_usd_per_hour=known.usd_per_hour * fleet.machines.boot_s(known) / hold_s,
+                )
+            )
+        others: dict[str, list[Mapping[str, float]]] = {}
+        for worker in fleet.workers.values():
+            if worker.worker_type not in counts and not worker.leaving:
+                resources = {**worker.resources, _MEMORY: float(worker.memory_bytes)}
+                others.setdefault(worker.worker_type, []).append(resources)
+        for name, rows in others.items():
+            least = {key: min(x.get(key, 0.0) for x in rows) for key in rows[0]}
+            number = len(rows)
+            found.append(PlanType(name=name, resources=least, usd_per_hour=0.0, now=number, least=number, most=number))
+        return found
+
+    # ---- variants
+
+    def _replicas(self) -> Counter[tuple[str, str]]:
+        """The replicas that stay, by variant and worker type."""
+        have: Counter[tuple[str, str]] = Counter()
+        for replica in self._fleet.replicas.values():
+            worker = self._fleet.workers[replica.worker]
+            if replica.state in (State.STARTING, State.READY) and not worker.leaving:
+                have[replica.variant, worker.worker_type] += 1
+        return have
+
+    def _index(self, offer: Offer) -> int | None:
+        """The index of a variant in the problem; None where no worker type can run it."""
+        known = self._indexes.get(offer.name)
+        if known is None:
+            places = self._places(offer)
+            if not places:
+                return None
+            known = self._indexes[offer.name] = len(self._variants)
+            self._variants.append(PlanVariant(name=offer.name, places=places, least=self._pins.get(offer.name, 0)))
+        return known
+
+    def _places(self, offer: Offer) -> tuple[PlanPlace, ...]:
+        fleet, profile = self._fleet, offer.profile
+        blocked = fleet.blocks.reason(offer.name, self._now) is not None
+        start_s = fleet.start_s(offer.name)
+        places = []
+        for number, kind in enumerate(self._types):
+            if not fleet.runs_on(offer.name, kind.name, kind.resources):
+                continue
+            here = self._have[offer.name, kind.name]
+            if blocked and not here:
+                continue
+            needs = fleet.needs(offer.name, kind.name)
+            total = kind.resources[needs.resource]
+            if needs.amount > total or needs.memory_bytes > kind.resources[_MEMORY]:
+                continue
+            works = float(needs.threads) if needs.resource != "GPU" else 1.0
+            share = max(needs.amount / total, needs.memory_bytes / kind.resources[_MEMORY])
+            start = kind.usd_per_hour * share * start_s / self._settings.hold_s + _CROWD
+            places.append(
+                PlanPlace(
+                    worker_type=number,
+                    holds={needs.resource: needs.amount, _MEMORY: float(profile.peak_memory_bytes)},
+                    works={needs.resource: works},
+                    now=here,
+                    start_usd_per_hour=start,
+                )
+            )
+        return tuple(places)
+
+    # ---- classes
+
+    def _class(self, wanted: Wanted) -> PlanClass | None:
+        options: list[tuple[Offer, int, Carried, bool]] = []
+        bound_s = inf if wanted.latency_s is None else wanted.latency_s - self._settings.overhead_s
+        for offer in self._known.front(wanted.target):
+            able = wanted.min_accuracy is None or offer.accuracy >= wanted.min_accuracy
+            dear = wanted.max_usd_per_1k is not None and offer.usd_per_1k > wanted.max_usd_per_1k
+            if dear or not (able or wanted.degrade):
+                continue
+            carried = self._known.capacity(offer).carried(bound_s, wanted.demand_qps, wanted.z)
+            index = self._index(offer) if carried is not None else None
+            if carried is not None and index is not None:
+                options.append((offer, index, carried, able))
+        if not options:
+            return None
+        refusal = self._refusal(wanted, options)
+        return PlanClass(
+            name=wanted.name,
+            demand_qps=max(_COLD_QPS, wanted.demand_qps),
+            options=tuple(
+                PlanOption(
+                    variant=index,
+                    rate_qps=carried.rate_qps,
+                    busy_s=carried.busy_s,
+                    penalty_usd_per_1k=_WEAR * offer.usd_per_1k
+                    + (0.0 if able else refusal * _loss(offer.accuracy, wanted.min_accuracy)),
+                )
+                for offer, index, carried, able in options
+            ),
+            refusal_usd_per_1k=refusal,
+        )
+
+    def _refusal(self, wanted: Wanted, options: Sequence[tuple[Offer, int, Carried, bool]]) -> float:
+        """Price of refusing 1,000 rows: a multiple of what serving them costs, be it by a machine of their own."""
+        demand = max(_COLD_QPS, wanted.demand_qps)
+        dearest = max(offer.usd_per_1k for offer, _, _, _ in options)
+        alone = [
+            self._types[place.worker_type].usd_per_hour * max(1.0, demand / carried.rate_qps) / (3.6 * demand)
+            for _, index, carried, _ in options
+            for place in self._variants[index].places
+        ]
+        return self._settings.refusal_factor * max(dearest, min(alone, default=0.0))
+
+
+def _loss(accuracy: float, asked: float | None) -> float:
+    """The share of a refusal's price that an answer of less accuracy costs: a tenth at least, nine tenths at most."""
+    missing = 0.0 if not asked else max(0.0, asked - accuracy) / asked
+    return min(0.9, 0.1 + missing)

@@ -1,0 +1,93 @@
+"""How many rows a second one replica carries so that queries of a class meet their latency bound.
+
+Rule: a replica that runs batches of b rows, each taking L(b), carries b / L(b). Of that, head room is left for chance.
+A query that finds a batch running waits for a time, then runs with its own; the bound D leaves room to wait for
+k = (D - L99(b)) / L50(b) batches. Over k batches, demand of rate r brings k r L50 rows, give or take the square root;
+capacity must exceed the mean by z of those: the share (1 + z / sqrt(k r L50)) of the demand (square-root staffing, as
+in Halfin and Whitt, "Heavy-Traffic Limits for Queues with Many Exponential Servers", 1981). The batch size that
+carries most is planned with. Tight bounds thus get idle replicas, loose ones full batches.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf, sqrt
+
+from infaas_ray.policy.latency import LatencyCurve
+from infaas_ray.policy.routing import Offer
+
+_LEAST_SHARE = 0.02  # of a replica's throughput that it carries at least, if it can meet the bound at all
+_WAITS = 8.0  # more room to wait than for so many batches earns nothing
+
+
+@dataclass(frozen=True, slots=True)
+class _Point:
+    rows: int
+    median_s: float
+    high_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """Rows a second that a replica carries, and for how long each row keeps it busy."""
+
+    rate_qps: float
+    busy_s: float
+
+
+class Capacity:
+    """The capacity of a variant's replicas by latency bound and demand."""
+
+    __slots__ = ("_points",)
+
+    def __init__(self, offer: Offer) -> None:
+        limit = offer.variant.batch_limit
+        median, high = LatencyCurve.median(offer.profile, limit), LatencyCurve(offer.profile, limit)
+        sizes = [1 << n for n in range(limit.bit_length()) if 1 << n <= limit]
+        if sizes[-1] != limit:
+            sizes.append(limit)
+        self._points = [_Point(b, median(b), high(b)) for b in sizes]
+
+    def carried(self, bound_s: float, demand_qps: float, z: float) -> Carried | None:
+        """What one replica carries of a demand within the bound (inf: none); None where it never meets it."""
+        best: Carried | None = None
+        for point in self._points:
+            waits = min(_WAITS, (bound_s - point.high_s) / point.median_s)
+            if waits <= 0:
+                continue
+            slots = max(1e-9, demand_qps * point.median_s * waits)
+            share = max(_LEAST_SHARE, 1.0 / (1.0 + z / sqrt(slots)))
+            rate = point.rows / point.median_s
+            if best is None or rate * share > best.rate_qps:
+                best = Carried(rate * share, point.median_s / point.rows)
+        return best
+
+
+def undominated(offers: Sequence[Offer]) -> list[Offer]:
+    """The offers without those that another beats or equals in all that a plan looks at, on the same hardware."""
+    sizes = (1, 4, 16, 64)
+    kept: list[tuple[tuple[object, ...], tuple[float, ...], Offer]] = []
+    ordered = sorted(offers, key=lambda x: (-x.profile.saturation_qps, x.profile.latency_s(1), x.name))
+    for offer in ordered:
+        kind, marks = _marks(offer, sizes)
+        if not any(kind == other and all(a <= b for a, b in zip(seen, marks, strict=True)) for other, seen, _ in kept):
+            kept.append((kind, marks, offer))
+    return [offer for _, _, offer in kept]
+
+
+def _marks(offer: Offer, sizes: Sequence[int]) -> tuple[tuple[object, ...], tuple[float, ...]]:
+    """What must be equal, and numbers of which less is better."""
+    variant, profile = offer.variant, offer.profile
+    limit = variant.batch_limit
+    high = LatencyCurve(profile, limit)
+    curve = [high(b) if b <= limit else inf for b in sizes]
+    marks = (
+        -offer.accuracy,
+        -profile.saturation_qps,
+        float(variant.threads),
+        float(profile.peak_memory_bytes),
+        float(profile.peak_device_memory_bytes),
+        profile.load_s,
+        offer.usd_per_1k,
+        *curve,
+    )
+    return (variant.hardware, offer.worker_types), marks

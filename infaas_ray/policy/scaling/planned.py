@@ -1,0 +1,300 @@
+"""The planner strategy: the whole fleet as the solution of one integer program, made anew as demand moves.
+
+Rules:
+- Demand is expected per class of queries (`demand_classes`), up to the time in which a machine can come.
+- A plan is asked for every `interval_s`, and at once when demand outgrows the plan, a class is new, or machines or the
+  catalogue changed. It is made beside the control loop; until it comes, the last one is followed.
+- Following: machines are asked for at once, and given back when they were too many for `release_s` and their boot.
+  Replicas are started at once where there is room, and drained when they were too many for a while, new before old:
+  not before the planned replicas of the same use case are ready. What must make room for a planned one drains at once.
+- A load that a query asks for is started at once, planned or not.
+- A class that fell silent is kept warm for as long as that is cheaper than letting its next query wait for a start.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from infaas_ray.policy.demand_classes import DemandClasses, Demanded
+from infaas_ray.policy.fleet import Fleet
+from infaas_ray.policy.lifecycle import Replica, State, Worker
+from infaas_ray.policy.messages import PlanMade
+from infaas_ray.policy.planner.build import Builder, Known, Wanted
+from infaas_ray.policy.planner.problem import Plan
+from infaas_ray.policy.routing import Catalog
+from infaas_ray.policy.scaling.room import make_room
+from infaas_ray.policy.scaling.settings import ScalingSettings
+from infaas_ray.policy.scaling.strategy import Orders, Situation
+
+_SOONEST_S = 1.0  # between two plans
+_OUTGROWN = 1.1  # times what was planned for
+_OUTGROWN_QPS = 1.0  # and at least so much more
+_LOST_S = 30.0  # after which a plan that did not come is not waited for
+_REPLICA_HORIZON_S = 5.0  # to look ahead where no machine can be asked for
+_KEEP_LEAST_S, _KEEP_MOST_S = 10.0, 3600.0
+
+Spot = tuple[str, str]  # a variant on a worker type
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    number: int
+    at: float
+    demand: Mapping[str, float]
+
+
+class Planned:
+    """Has plans made, and follows the last one."""
+
+    def __init__(self, settings: ScalingSettings) -> None:
+        self._settings = settings
+        self._classes = DemandClasses(settings.planner.quantile)
+        self._known = Known(Catalog(), {})
+        self._asked = _Asked(0, -_LOST_S, {})
+        self._waiting = False
+        self._plan: Plan | None = None
+        self._planned: Mapping[str, float] = {}
+        self._shape: object = None
+        self._pending: dict[str, tuple[str, float]] = {}
+        self._surplus_since: dict[Spot, float] = {}
+        self._idle_since: dict[str, float] = {}
+
+    def decide(self, situation: Situation, orders: Orders) -> None:
+        """Give orders by the rules of this module."""
+        fleet, now = situation.fleet, situation.now
+        if self._known.catalog is not fleet.catalog:
+            self._known = Known(fleet.catalog, fleet.targets)
+        self._classes.take(situation.reports, now)
+        for made in situation.plans:
+            self._take(made)
+        self._answer(situation, orders)
+        if self._plan is not None:
+            self._follow(self._plan, situation, orders)
+        self._ask(situation, orders)
+
+    # ---- plans
+
+    def _take(self, made: PlanMade) -> None:
+        if made.number != self._asked.number:
+            return
+        self._waiting = False
+        if made.plan is not None:
+            self._plan, self._planned = made.plan, self._asked.demand
+
+    def _ask(self, situation: Situation, orders: Orders) -> None:
+        fleet, now = situation.fleet, situation.now
+        since = now - self._asked.at
+        if since < _SOONEST_S or (self._waiting and since < _LOST_S):
+            return
+        shape = self._shape_of(fleet, now)
+        because = self._why(since, shape)
+        if because is None:
+            return
+        wanted = self._wanted(situation)
+        problem = Builder(fleet, self._known, self._settings.planner, situation.pins, now).build(wanted)
+        self._shape = shape
+        self._asked = _Asked(self._asked.number + 1, now, {x.name: x.demand_qps for x in wanted})
+        self._waiting = True
+        orders.plan(self._asked.number, problem, because)
+
+    def _shape_of(self, fleet: Fleet, now: float) -> object:
+        """What makes a plan stale at once when it changes; machines that come were planned."""
+        here = Counter(x.worker_type for x in fleet.workers.values() if not x.leaving)
+        gone = tuple(sorted(x.name for x in fleet.workers.values() if x.leaving))
+        return fleet.catalog_changes, tuple(fleet.machines.blocks.at(now)), len(fleet.blocks.at(now)), gone, dict(here)
+
+    def _why(self, since: float, shape: object) -> str | None:
+        if self._plan is None:
+            return "there is no plan yet"
+        if shape != self._shape:
+            return "machines, variants or what can be had of them changed"
+        for known in self._classes:
+            name = _wanted_of(known, 0.0, 0.0).name
+            planned = self._planned.get(name)
+            rate = known.forecast.rate_qps
+            if planned is None:
+                return f"new: {name}"
+            if rate > max(_OUTGROWN * planned, planned + _OUTGROWN_QPS):
+                return f"{name}: {rate:.3g} rows/s, planned for {planned:.3g}"
+        return f"the last is {since:.0f} s old" if since >= self._settings.planner.interval_s else None
+
+    def _wanted(self, situation: Situation) -> list[Wanted]:
+        """What to plan for, class by class; classes silent for too long are forgotten."""
+        fleet, now, planner = situation.fleet, situation.now, self._settings.planner
+        horizon_s = planner.interval_s + max(
+            (fleet.machines.boot_s(x) for x in fleet.catalog.worker_types.values() if x.max_workers > x.min_workers),
+            default=_REPLICA_HORIZON_S,
+        )
+        settled = self._settled(fleet)
+        wanted = []
+        for known in list(self._classes):
+            silent_s = now - known.forecast.last_seen
+            if known.key[0] not in fleet.targets or silent_s > self._keep_s(known, fleet):
+                self._classes.drop(known.key)
+                continue
+            if settled:
+                known.judge()
+            else:
+                known.forget()
+            demand = known.forecast.expect(now, horizon_s)
+            wanted.append(_wanted_of(known, demand, planner.head_room * known.room))
+        return wanted
+
+    def _settled(self, fleet: Fleet) -> bool:
+        """Whether the fleet is as planned, so that what is missed is not for want of what is coming."""
+        if self._plan is None:
+            return False
+        ready: Counter[Spot] = Counter()
+        for replica in fleet.replicas.values():
+            if replica.state is State.READY:
+                ready[replica.variant, fleet.workers[replica.worker].worker_type] += 1
+        return all(ready[spot] >= count for spot, count in _targets(self._plan).items())
+
+    def _keep_s(self, known: Demanded, fleet: Fleet) -> float:
+        """For how long a silent class is kept warm: what a wait for its start is worth over the price of keeping it."""
+        able = [x for x in self._known.front(known.key[0]) if x.accuracy >= (known.key[2] or 0.0)]
+        if not able:
+            return 0.0
+        offer = able[0]
+        price_per_s = offer.usd_per_1k * offer.profile.saturation_qps / 1000
+        worth = self._settings.planner.waiting_usd_per_s * fleet.start_s(offer.name)
+        return min(_KEEP_MOST_S, max(_KEEP_LEAST_S, worth / price_per_s if price_per_s > 0 else _KEEP_MOST_S))
+
+    # ---- loads that were asked for
+
+    def _answer(self, situation: Situation, orders: Orders) -> None:
+        fleet, now = situation.fleet, situation.now
+        for variant, because in situation.requests.items():
+            self._pending.setdefault(variant, (because, now + self._settings.request_ttl_s))
+        for variant, (because, until) in list(self._pending.items()):
+            if now >= until or variant not in fleet.catalog.offers:
+                del self._pending[variant]
+            elif not fleet.staying(variant, State.STARTING, State.READY):
+                self._start(variant, because, None, situation, orders)
+
+    def _start(
+        self, variant: str, because: str, worker_type: str | None, situation: Situation, orders: Orders
+    ) -> str | None:
+        """Start one replica; why there is no room, None where it starts (or is blocked)."""
+        fleet, now = situation.fleet, situation.now
+        if fleet.blocks.reason(variant, now) is not None:
+            return None
+        reason = orders.start(variant, because, worker_type)
+        if reason is not None and worker_type is None and not make_room(variant, situation, orders, 0.0):
+            fleet.blocks.add(variant, reason, now + self._settings.block_s)
+        return reason
+
+    # ---- following a plan
+
+    def _follow(self, plan: Plan, situation: Situation, orders: Orders) -> None:
+        targets = _targets(plan)
+        self._follow_machines(plan, situation, orders)
+        by_spot: dict[Spot, list[Replica]] = {}
+        fleet = situation.fleet
+        for replica in fleet.replicas.values():
+            worker = fleet.workers[replica.worker]
+            if replica.state in (State.STARTING, State.READY) and not worker.leaving:
+                by_spot.setdefault((replica.variant, worker.worker_type), []).append(replica)
+        crowded: set[str] = set()
+        unready: set[str] = set()
+        for (variant, kind), count in targets.items():
+            if variant in fleet.catalog.offers:
+                have = by_spot.get((variant, kind), [])
+                missing = count - len(have)
+                for _ in range(missing):
+                    because = f"planned: {count} on {kind}, there are {len(have)}"
+                    if self._start(variant, because, kind, situation, orders) is not None:
+                        crowded.add(kind)
+                        break
+                if missing > 0 or any(x.state is State.STARTING for x in have):
+                    unready.add(self._use_case(variant, fleet))
+        for spot, have in by_spot.items():
+            self._thin(spot, have, targets.get(spot, 0), crowded, unready, situation, orders)
+
+    def _use_case(self, variant: str, fleet: Fleet) -> str:
+        catalog = fleet.catalog
+        return catalog.architectures[catalog.offers[variant].variant.architecture].use_case.name
+
+    def _thin(
+        self,
+        spot: Spot,
+        have: list[Replica],
+        count: int,
+        crowded: set[str],
+        unready: set[str],
+        situation: Situation,
+        orders: Orders,
+    ) -> None:
+        """Drain what is too much of a variant on a worker type."""
+        fleet, now = situation.fleet, situation.now
+        variant, kind = spot
+        asked_for = 1 if variant in self._pending else 0
+        keep = max(count, asked_for, situation.pins.get(variant, 0))
+        if len(have) <= keep or variant not in fleet.catalog.offers:
+            self._surplus_since.pop(spot, None)
+            return
+        held_s = now - self._surplus_since.setdefault(spot, now)
+        ready = [x for x in have if x.state is State.READY]
+        least_s = max(self._settings.downscale_delay_s, fleet.start_s(variant))
+        if kind in crowded:
+            crowded.discard(kind)  # one is enough to see whether the planned one fits then
+            for replica in ready[-1:]:
+                orders.drain(replica.id, f"planned: {count} on {kind}; others need its room")
+        elif held_s >= least_s and self._use_case(variant, fleet) not in unready:
+            here = Counter(x.worker for x in have)
+            for replica in sorted(ready, key=lambda x: (self._load(fleet.workers[x.worker]), -here[x.worker], x.id))[
+                : len(have) - keep
+            ]:
+                orders.drain(replica.id, f"planned: {count} on {kind}, there are {len(have)}, for {held_s:.0f} s")
+            del self._surplus_since[spot]
+
+    def _load(self, worker: Worker) -> int:
+        return len(worker.replicas)
+
+    def _follow_machines(self, plan: Plan, situation: Situation, orders: Orders) -> None:
+        fleet = situation.fleet
+        have = fleet.counts()
+        more = {name: count for name, count in plan.workers.items() if count > have.get(name, count)}
+        if more:
+            orders.workers(more, f"planned: {', '.join(f'{count} x {name}' for name, count in more.items())}")
+        for name, here in have.items():
+            wanted = plan.workers.get(name, 0)
+            if wanted >= here:
+                self._idle_since.pop(name, None)
+                continue
+            held_s = situation.now - self._idle_since.setdefault(name, situation.now)
+            kind = fleet.catalog.worker_types[name]
+            if held_s >= max(self._settings.planner.release_s, fleet.machines.boot_s(kind)):
+                self._give_back(name, here - wanted, held_s, fleet, orders)
+
+    def _give_back(self, name: str, count: int, held_s: float, fleet: Fleet, orders: Orders) -> None:
+        """Release so many workers of a type: those on their way first, then the emptiest."""
+        because = f"planned: {count} fewer of {name}, for {held_s:.0f} s"
+        coming = min(count, fleet.machines.booting(name))
+        if coming:
+            orders.workers({name: fleet.counts()[name] - coming}, because)
+        here = [x for x in fleet.workers.values() if x.worker_type == name and not x.leaving]
+        for worker in sorted(here, key=lambda x: (self._load(x), -x.joined_at, x.name))[: count - coming]:
+            orders.leave(worker.name, because)
+        self._idle_since.pop(name, None)
+
+
+def _targets(plan: Plan) -> dict[Spot, int]:
+    return {
+        (variant, kind): count
+        for variant, places in plan.replicas.items()
+        for kind, count in places.items()
+        if count > 0
+    }
+
+
+def _wanted_of(known: Demanded, demand_qps: float, z: float) -> Wanted:
+    target, latency_s, min_accuracy, max_usd = known.key
+    return Wanted(
+        target=target,
+        latency_s=latency_s,
+        min_accuracy=min_accuracy,
+        max_usd_per_1k=max_usd,
+        demand_qps=demand_qps,
+        z=z,
+    )
