@@ -2,7 +2,8 @@
 
 Rule: the system is built by the same events that a controller gets, so no state is made up. In each turn every router
 reports traffic, half of the workers report their usage (each does once a second, turns come twice), a few replicas die
-and those that were ordered become ready; the demand for each variant swings, so replicas start and drain. A turn is `Autoscaler.step` and the routing table after it.
+and those that were ordered become ready; the demand for each variant swings, so replicas start and drain. A turn is
+`Autoscaler.step` and the routing table after it.
 """
 
 import random

@@ -34,7 +34,7 @@ from infaas_ray.policy.messages import (
     WorkerLost,
     WorkerReported,
 )
-from infaas_ray.policy.placement import Needs, Room, fits, needs_of, runs_on
+from infaas_ray.policy.placement import Crowd, Needs, Placement, Room, Rooms, fits, needs_of, place, runs_on
 from infaas_ray.policy.roster import Roster
 from infaas_ray.policy.routing import Catalog, RoutingTable
 
@@ -58,6 +58,8 @@ class Fleet:
         self._leaving: dict[str, Worker] = {}
         self._needs: dict[tuple[str, str], Needs] = {}
         self._cores: Counter[int] | None = None
+        self._rooms: dict[str, Rooms] = {}
+        self._stale: set[str] = set()
         self._numbers: dict[str, int] = {}
         self._ended: dict[str, State] = {}
         self._start_s: dict[str, float] = {}
@@ -114,6 +116,30 @@ class Fleet:
         if not runs_on(self.catalog.offers[variant], room.worker_type, room.total):
             return None
         return self.needs(variant, room.worker_type)
+
+    def place(self, variant: str, worker_type: str | None = None) -> Placement:
+        """The best worker for a replica of a variant of the catalogue, on that type where one is named."""
+        siblings = Counter(x.worker for x in self.of(variant, State.STARTING, State.READY))
+        named = self.catalog.offers[variant].worker_types
+        options = [
+            (self.needs(variant, name), rooms)
+            for name, rooms in self._rooms_now().items()
+            if worker_type in (None, name) and (not named or name in named)
+        ]
+        return place(options, Crowd(siblings=siblings))
+
+    def _rooms_now(self) -> Mapping[str, Rooms]:
+        """The rooms by worker type, with what has changed since they were last asked for."""
+        missing: dict[str, list[Room]] = {}
+        for worker in self.workers.values() if not self._rooms else ():
+            if not worker.leaving:
+                missing.setdefault(worker.worker_type, []).append(worker.room())
+        self._rooms |= {name: Rooms(rooms) for name, rooms in missing.items()}
+        for name in self._stale:
+            if name in self.workers and not self.workers[name].leaving:
+                self._rooms[self.workers[name].worker_type].update(self.workers[name].room())
+        self._stale.clear()
+        return self._rooms
 
     def counts(self) -> dict[str, int]:
         """How many workers of each type of the catalogue are there or booting, without those that leave."""
@@ -264,10 +290,10 @@ class Fleet:
             if replica.needs is None and replica.variant in catalog.offers:
                 worker = self.workers[replica.worker]
                 replica.needs = self.needs(replica.variant, worker.worker_type)
-                worker.changed()
+                self._touch(worker)
 
     def _join(self, event: WorkerJoined, now: float) -> None:
-        self._cores = None
+        self._forget_workers()
         known = self.workers.get(event.worker)
         if known is None:
             self.machines.joined(event.worker_type, now)
@@ -280,13 +306,16 @@ class Fleet:
             )
         else:
             known.resources, known.memory_bytes = dict(event.resources), event.memory_bytes
-            known.changed()
+            self._touch(known)
 
     def _report(self, event: WorkerReported) -> str | None:
         worker = self.workers.get(event.worker)
         if worker is None:
             return f"report of unknown worker {event.worker!r}"
-        worker.report(event.cpu_share, event.memory_share)
+        was_busy = worker.busy
+        worker.cpu_share, worker.memory_share = event.cpu_share, event.memory_share
+        if worker.busy != was_busy:
+            self._touch(worker)
         return None
 
     def _interrupt(self, event: WorkerInterrupted, now: float) -> str | None:
@@ -300,6 +329,8 @@ class Fleet:
     def _leave(self, worker: Worker) -> None:
         worker.leaving = True
         self._leaving[worker.name] = worker
+        if worker.worker_type in self._rooms:
+            self._rooms[worker.worker_type].close(worker.name)
 
     def _lose(self, name: str, now: float) -> str | None:
         worker = self.workers.get(name)
@@ -309,8 +340,18 @@ class Fleet:
             self._move(replica, WorkerLost, now)
         del self.workers[name]
         self._leaving.pop(name, None)
-        self._cores = None
+        self._forget_workers()
         return None
+
+    def _forget_workers(self) -> None:
+        """Another set of workers: what was counted over all of them is to be counted anew."""
+        self._cores = None
+        self._rooms = {}
+
+    def _touch(self, worker: Worker) -> None:
+        """What a worker has free is to be counted anew."""
+        worker.changed()
+        self._stale.add(worker.name)
 
     def _ready(self, event: ReplicaReady, now: float) -> str | None:
         known = self.replicas.get(event.replica)
@@ -381,18 +422,22 @@ class Fleet:
             self._lost_variants.append(replica.variant)
         if to is not replica.state:
             self._roster.move(replica, to, now)
-            self.workers[replica.worker].changed()
+            self._touch(self.workers[replica.worker])
         if to in ENDS:
             self._remove(replica)
         return None
 
     def _add(self, replica: Replica) -> None:
         self._roster.add(replica)
-        self.workers[replica.worker].put(replica)
+        worker = self.workers[replica.worker]
+        worker.replicas[replica.id] = replica
+        self._touch(worker)
 
     def _remove(self, replica: Replica) -> None:
         self._roster.remove(replica)
-        self.workers[replica.worker].take(replica)
+        worker = self.workers[replica.worker]
+        del worker.replicas[replica.id]
+        self._touch(worker)
         self._ended[replica.id] = replica.state
         if len(self._ended) > _REMEMBERED:
             del self._ended[next(iter(self._ended))]

@@ -109,21 +109,10 @@ class Worker:
         """Whole processors."""
         return int(self.resources.get("CPU", 0.0))
 
-    def put(self, replica: Replica) -> None:
-        """A replica came."""
-        self.replicas[replica.id] = replica
-        self.changed()
-
-    def take(self, replica: Replica) -> None:
-        """A replica went."""
-        del self.replicas[replica.id]
-        self.changed()
-
-    def report(self, cpu_share: float, memory_share: float) -> None:
-        """Shares in 0..1 of its processors and memory in use."""
-        if (cpu_share > BUSY_CPU_SHARE) != (self.cpu_share > BUSY_CPU_SHARE):
-            self.changed()
-        self.cpu_share, self.memory_share = cpu_share, memory_share
+    @property
+    def busy(self) -> bool:
+        """Whether its processors are busy, as its monitor says."""
+        return self.cpu_share > BUSY_CPU_SHARE
 
     def changed(self) -> None:
         """What it has, or the state or needs of a replica, is another: the room is to be counted anew."""
@@ -157,5 +146,5 @@ class Worker:
             free_memory_bytes=memory,
             total=self.resources,
             memory_bytes=self.memory_bytes,
-            busy=self.cpu_share > BUSY_CPU_SHARE,
+            busy=self.busy,
         )
