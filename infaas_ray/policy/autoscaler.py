@@ -6,6 +6,7 @@ events counts too (time passes), so a log of decisions must hold every turn.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import floor
 from typing import assert_never
 
@@ -73,7 +74,7 @@ class Autoscaler:
         if content != self._published:
             self._published = content
             self._version += 1
-            table = self.fleet.routing_table(self._version, now)
+            table = replace(table, version=self._version)
         return table
 
     def _take(self, event: Event, now: float, requests: dict[str, str]) -> str | None:
@@ -93,15 +94,15 @@ class Autoscaler:
     def _tidy(self, orders: Orders, now: float) -> None:
         """What needs no strategy: end what has drained or left the catalogue; empty and give back leaving workers."""
         offers = self.fleet.catalog.offers
-        for replica in list(self.fleet.replicas.values()):
+        for replica in self.fleet.unsettled():
             if replica.drained:
                 orders.stop(replica.id, "it has answered its last query")
             elif replica.variant not in offers:
                 _retire(replica, orders, "its variant left the catalogue")
             elif self.fleet.workers[replica.worker].leaving:
                 self._move_off(replica, orders, now)
-        for worker in list(self.fleet.workers.values()):
-            if worker.leaving and not worker.replicas:
+        for worker in self.fleet.leaving():
+            if not worker.replicas:
                 orders.release(worker.name, "it is empty and leaves")
         self.fleet.machines.give_up_overdue(self.fleet.catalog.worker_types, now)
         for name, reason in self.fleet.machines.take_failed().items():

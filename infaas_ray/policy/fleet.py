@@ -6,6 +6,7 @@ changes nothing, and `apply` returns why; it never raises. A living replica that
 controller finds those); one that has ended here is not revived.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from math import ceil
 
@@ -33,8 +34,9 @@ from infaas_ray.policy.messages import (
     WorkerLost,
     WorkerReported,
 )
-from infaas_ray.policy.placement import Needs, Room, fits, needs_of, runs_on
-from infaas_ray.policy.routing import Catalog, ReadyReplica, RoutingTable
+from infaas_ray.policy.placement import Crowd, Needs, Placement, Room, Rooms, fits, needs_of, place, runs_on
+from infaas_ray.policy.roster import Roster
+from infaas_ray.policy.routing import Catalog, RoutingTable
 
 _REMEMBERED = 10_000  # ended replicas, so that late facts about them are recognised
 _LEARNING = 0.2  # weight of one start in what starts take beyond the load
@@ -49,11 +51,15 @@ class Fleet:
         self.catalog_changes = 0
         self.targets: Mapping[str, tuple[str, ...]] = {}
         self.workers: dict[str, Worker] = {}
-        self.replicas: dict[str, Replica] = {}
         self.blocks = Blocks()
         self.machines = Machines()
         self._oversubscription = oversubscription
-        self._by_variant: dict[str, dict[str, Replica]] = {}
+        self._roster = Roster()
+        self._leaving: dict[str, Worker] = {}
+        self._needs: dict[tuple[str, str], Needs] = {}
+        self._cores: Counter[int] | None = None
+        self._rooms: dict[str, Rooms] = {}
+        self._stale: set[str] = set()
         self._numbers: dict[str, int] = {}
         self._ended: dict[str, State] = {}
         self._start_s: dict[str, float] = {}
@@ -62,9 +68,14 @@ class Fleet:
 
     # ---- reading
 
+    @property
+    def replicas(self) -> Mapping[str, Replica]:
+        """The living replicas by id, in the order of their booking."""
+        return self._roster.replicas
+
     def of(self, variant: str, *states: State) -> list[Replica]:
         """The replicas of a variant in one of these states, oldest order first."""
-        return [x for x in self._by_variant.get(variant, {}).values() if x.state in states]
+        return self._roster.of(variant, states)
 
     def staying(self, variant: str, *states: State) -> list[Replica]:
         """As `of`, without those on workers that leave."""
@@ -72,13 +83,33 @@ class Fleet:
 
     def variants(self) -> Iterator[str]:
         """The variants that have living replicas."""
-        return (name for name, replicas in self._by_variant.items() if replicas)
+        return self._roster.variants()
+
+    def unsettled(self) -> list[Replica]:
+        """The replicas that have drained, are of no variant of the catalogue, or are on workers that leave."""
+        found = {x.id for x in self._roster.within(State.DRAINING) if x.drained}
+        found |= {x.id for x in self._roster.of_others(self.catalog.offers)}
+        found |= {name for worker in self._leaving.values() for name in worker.replicas}
+        return [x for x in self.replicas.values() if x.id in found] if found else []
+
+    def leaving(self) -> list[Worker]:
+        """The workers that leave."""
+        return list(self._leaving.values())
+
+    def cores(self) -> Counter[int]:
+        """How many workers have so many whole processors."""
+        if self._cores is None:
+            self._cores = Counter(x.cores for x in self.workers.values())
+        return self._cores
 
     def needs(self, variant: str, worker_type: str = "") -> Needs:
         """What a replica of a variant of the catalogue occupies on a worker of that type."""
-        return needs_of(
-            self.catalog.offers[variant], self._oversubscription, self.catalog.worker_types.get(worker_type)
-        )
+        known = self._needs.get((variant, worker_type))
+        if known is None:
+            known = self._needs[variant, worker_type] = needs_of(
+                self.catalog.offers[variant], self._oversubscription, self.catalog.worker_types.get(worker_type)
+            )
+        return known
 
     def needs_in(self, variant: str, room: Room) -> Needs | None:
         """What a replica of a variant of the catalogue would occupy in a room; None where it cannot run there."""
@@ -89,6 +120,30 @@ class Fleet:
     def runs_on(self, variant: str, worker_type: str, resources: Mapping[str, float]) -> bool:
         """Whether a variant of the catalogue runs on workers of that type, which have these resources in all."""
         return runs_on(self.catalog.offers[variant], worker_type, resources)
+
+    def place(self, variant: str, worker_type: str | None = None) -> Placement:
+        """The best worker for a replica of a variant of the catalogue, on that type where one is named."""
+        siblings = Counter(x.worker for x in self.of(variant, State.STARTING, State.READY))
+        named = self.catalog.offers[variant].worker_types
+        options = [
+            (self.needs(variant, name), rooms)
+            for name, rooms in self._rooms_now().items()
+            if worker_type in (None, name) and (not named or name in named)
+        ]
+        return place(options, Crowd(siblings=siblings))
+
+    def _rooms_now(self) -> Mapping[str, Rooms]:
+        """The rooms by worker type, with what has changed since they were last asked for."""
+        missing: dict[str, list[Room]] = {}
+        for worker in self.workers.values() if not self._rooms else ():
+            if not worker.leaving:
+                missing.setdefault(worker.worker_type, []).append(worker.room())
+        self._rooms |= {name: Rooms(rooms) for name, rooms in missing.items()}
+        for name in self._stale:
+            if name in self.workers and not self.workers[name].leaving:
+                self._rooms[self.workers[name].worker_type].update(self.workers[name].room())
+        self._stale.clear()
+        return self._rooms
 
     def counts(self) -> dict[str, int]:
         """How many workers of each type of the catalogue are there or booting, without those that leave."""
@@ -127,16 +182,12 @@ class Fleet:
     def routing_table(self, version: int, now: float) -> RoutingTable:
         """What routers should know: ready replicas, loads under way, and what cannot be loaded."""
         offers = self.catalog.offers
-        ready = tuple(
-            ReadyReplica(id=x.id, variant=x.variant, worker=x.worker, address=x.address)
-            for x in self.replicas.values()
-            if x.state is State.READY and x.variant in offers
-        )
-        have = {x.variant for x in ready}
+        ready = self._roster.ready(offers)
+        starting = sorted({x.variant for x in self._roster.within(State.STARTING)})
         loading = {
             name: eta
-            for name in self.variants()
-            if name not in have and (eta := self.ready_in_s(name, now)) is not None
+            for name in starting
+            if not self.of(name, State.READY) and (eta := self.ready_in_s(name, now)) is not None
         }
         blocked = {name: reason for name, reason in self.blocks.at(now).items() if name in offers}
         broken = frozenset(name for name in blocked if self.blocks.permanent(name))
@@ -196,7 +247,7 @@ class Fleet:
         known = self.workers.get(worker)
         if known is None or known.leaving:
             return False
-        known.leaving = True
+        self._leave(known)
         return True
 
     def request_release(self, worker: str) -> bool:
@@ -236,12 +287,17 @@ class Fleet:
         self.catalog = catalog
         self.catalog_changes += 1
         self.targets = catalog.targets()
+        self._needs.clear()
+        self._roster.forget_published()
         self.blocks.forget_permanent()
         for replica in self.replicas.values():
             if replica.needs is None and replica.variant in catalog.offers:
-                replica.needs = self.needs(replica.variant, self.workers[replica.worker].worker_type)
+                worker = self.workers[replica.worker]
+                replica.needs = self.needs(replica.variant, worker.worker_type)
+                self._touch(worker)
 
     def _join(self, event: WorkerJoined, now: float) -> None:
+        self._forget_workers()
         known = self.workers.get(event.worker)
         if known is None:
             self.machines.joined(event.worker_type, now)
@@ -254,20 +310,31 @@ class Fleet:
             )
         else:
             known.resources, known.memory_bytes = dict(event.resources), event.memory_bytes
+            self._touch(known)
 
     def _report(self, event: WorkerReported) -> str | None:
         worker = self.workers.get(event.worker)
         if worker is None:
             return f"report of unknown worker {event.worker!r}"
+        was_busy = worker.busy
         worker.cpu_share, worker.memory_share = event.cpu_share, event.memory_share
+        if worker.busy != was_busy:
+            self._touch(worker)
         return None
 
     def _interrupt(self, event: WorkerInterrupted, now: float) -> str | None:
         worker = self.workers.get(event.worker)
         if worker is None:
             return f"interruption of unknown worker {event.worker!r}"
-        worker.leaving, worker.leave_by = True, min(worker.leave_by, now + event.within_s)
+        self._leave(worker)
+        worker.leave_by = min(worker.leave_by, now + event.within_s)
         return None
+
+    def _leave(self, worker: Worker) -> None:
+        worker.leaving = True
+        self._leaving[worker.name] = worker
+        if worker.worker_type in self._rooms:
+            self._rooms[worker.worker_type].close(worker.name)
 
     def _lose(self, name: str, now: float) -> str | None:
         worker = self.workers.get(name)
@@ -276,7 +343,19 @@ class Fleet:
         for replica in list(worker.replicas):
             self._move(replica, WorkerLost, now)
         del self.workers[name]
+        self._leaving.pop(name, None)
+        self._forget_workers()
         return None
+
+    def _forget_workers(self) -> None:
+        """Another set of workers: what was counted over all of them is to be counted anew."""
+        self._cores = None
+        self._rooms = {}
+
+    def _touch(self, worker: Worker) -> None:
+        """What a worker has free is to be counted anew."""
+        worker.changed()
+        self._stale.add(worker.name)
 
     def _ready(self, event: ReplicaReady, now: float) -> str | None:
         known = self.replicas.get(event.replica)
@@ -288,7 +367,7 @@ class Fleet:
         was_starting = known.state is State.STARTING
         refusal = self._move(event.replica, ReplicaReady, now)
         if refusal is None:
-            known.address = event.address
+            self._roster.readdress(known, event.address)
             if was_starting:
                 self._learn_start(known.variant, now - known.requested_at)
         return refusal
@@ -346,20 +425,23 @@ class Fleet:
         if to is State.LOST and replica.state in (State.STARTING, State.READY):
             self._lost_variants.append(replica.variant)
         if to is not replica.state:
-            replica.state, replica.since = to, now
+            self._roster.move(replica, to, now)
+            self._touch(self.workers[replica.worker])
         if to in ENDS:
             self._remove(replica)
         return None
 
     def _add(self, replica: Replica) -> None:
-        self.replicas[replica.id] = replica
-        self._by_variant.setdefault(replica.variant, {})[replica.id] = replica
-        self.workers[replica.worker].replicas[replica.id] = replica
+        self._roster.add(replica)
+        worker = self.workers[replica.worker]
+        worker.replicas[replica.id] = replica
+        self._touch(worker)
 
     def _remove(self, replica: Replica) -> None:
-        del self.replicas[replica.id]
-        del self._by_variant[replica.variant][replica.id]
-        del self.workers[replica.worker].replicas[replica.id]
+        self._roster.remove(replica)
+        worker = self.workers[replica.worker]
+        del worker.replicas[replica.id]
+        self._touch(worker)
         self._ended[replica.id] = replica.state
         if len(self._ended) > _REMEMBERED:
             del self._ended[next(iter(self._ended))]

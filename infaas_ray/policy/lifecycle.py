@@ -101,8 +101,36 @@ class Worker:
     cpu_share: float = 0.0
     memory_share: float = 0.0
     replicas: dict[str, Replica] = field(default_factory=dict)
+    _room: Room | None = None
+    _room_soon: Room | None = None
 
-    def room(self, without: Callable[[Replica], bool] = lambda replica: False) -> Room:
+    @property
+    def cores(self) -> int:
+        """Whole processors."""
+        return int(self.resources.get("CPU", 0.0))
+
+    @property
+    def busy(self) -> bool:
+        """Whether its processors are busy, as its monitor says."""
+        return self.cpu_share > BUSY_CPU_SHARE
+
+    def changed(self) -> None:
+        """What it has, or the state or needs of a replica, is another: the room is to be counted anew."""
+        self._room = self._room_soon = None
+
+    def room(self) -> Room:
+        """What is free; never negative. The same object until something changes."""
+        if self._room is None:
+            self._room = self.room_without(lambda replica: False)
+        return self._room
+
+    def room_soon(self) -> Room:
+        """What will be free when the replicas that drain and stop are gone. The same object until something changes."""
+        if self._room_soon is None:
+            self._room_soon = self.room_without(lambda replica: replica.state in (State.DRAINING, State.STOPPING))
+        return self._room_soon
+
+    def room_without(self, without: Callable[[Replica], bool]) -> Room:
         """What is free, leaving out of account the replicas for which `without` holds. Never negative."""
         free = dict(self.resources)
         memory = self.memory_bytes
@@ -118,5 +146,5 @@ class Worker:
             free_memory_bytes=memory,
             total=self.resources,
             memory_bytes=self.memory_bytes,
-            busy=self.cpu_share > BUSY_CPU_SHARE,
+            busy=self.busy,
         )

@@ -6,9 +6,12 @@ processors are busy, not one where replicas of the same variant would already sh
 capacity), and not one whose accelerators the replica does not need.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import floor
+
+import numpy as np
+from numpy.typing import NDArray
 
 from infaas_ray.domain import HardwareKind, WorkerType
 from infaas_ray.policy.routing import Offer
@@ -61,10 +64,82 @@ class Crowd:
 
     siblings: Mapping[str, int] = field(default_factory=dict)
 
-    def shares_cores(self, room: Room, needs: Needs) -> bool:
-        """Whether one more replica there would share cores with its siblings."""
-        busy = self.siblings.get(room.worker, 0)
-        return busy > 0 and needs.resource == "CPU" and (busy + 1) * needs.threads > room.total.get("CPU", 0.0)
+
+class Rooms:
+    """The rooms of many workers as columns, so that one of thousands is found without looking at each in turn."""
+
+    def __init__(self, rooms: Sequence[Room]) -> None:
+        self._names = [x.worker for x in rooms]
+        self._slots = {name: slot for slot, name in enumerate(self._names)}
+        self._busy = np.zeros(len(rooms), dtype=bool)
+        self._memory = np.zeros((2, len(rooms)))  # free, in all
+        resources = {name for x in rooms for name in x.total} | set(RESOURCE_OF.values())
+        self._amounts = {name: np.zeros((2, len(rooms))) for name in resources}
+        for room in rooms:
+            self.update(room)
+
+    def update(self, room: Room) -> None:
+        """A room is now like this; one of an unknown worker is passed over."""
+        slot = self._slots.get(room.worker)
+        if slot is not None:
+            self._busy[slot] = room.busy
+            self._memory[:, slot] = room.free_memory_bytes, room.memory_bytes
+            for name, column in self._amounts.items():
+                column[:, slot] = room.free.get(name, 0.0), room.total.get(name, 0.0)
+
+    def close(self, worker: str) -> None:
+        """A worker takes no replica any more."""
+        self.update(Room(worker=worker, free={}, free_memory_bytes=0, total={}, memory_bytes=0))
+
+    def best(self, needs: Needs, crowd: Crowd) -> "tuple[_Rank, str] | None":
+        """The worker for the replica by the rule of this module, and its rank; None where none has room."""
+        free, total = self._amounts[needs.resource]
+        fitting = (total > 0) & (free + _EPSILON >= needs.amount) & (self._memory[0] >= needs.memory_bytes)
+        slots = np.flatnonzero(fitting)
+        if not slots.size:
+            return None
+        flags = []
+        for flag in (self._busy, self._crowded(needs, crowd), self._spare(needs)):
+            better = slots[~flag[slots]]
+            flags.append(not better.size)
+            slots = better if better.size else slots
+        left = (free[slots] - needs.amount) / total[slots]
+        left_memory = (self._memory[0, slots] - needs.memory_bytes) / np.maximum(1, self._memory[1, slots])
+        least = np.minimum(left, left_memory)
+        lowest = float(least.min())
+        name = min(self._names[x] for x in slots[least == lowest])
+        return (flags[0], flags[1], flags[2], lowest), name
+
+    def _crowded(self, needs: Needs, crowd: Crowd) -> "NDArray[np.bool_]":
+        """Where one more replica would share cores with its siblings."""
+        found = np.zeros(len(self._names), dtype=bool)
+        if needs.resource == "CPU":
+            cores = self._amounts["CPU"][1]
+            for worker, siblings in crowd.siblings.items():
+                slot = self._slots.get(worker)
+                if slot is not None and siblings > 0:
+                    found[slot] = (siblings + 1) * needs.threads > cores[slot]
+        return found
+
+    def _spare(self, needs: Needs) -> "NDArray[np.bool_]":
+        """Which have accelerators that the replica does not need."""
+        found = np.zeros(len(self._names), dtype=bool)
+        for name in _ACCELERATORS:
+            if name != needs.resource:
+                found |= self._amounts[name][1] > 0
+        return found
+
+    def could_run(self, needs: Needs) -> bool:
+        """Whether there is a worker with some of the resource."""
+        return bool((self._amounts[needs.resource][1] > 0).any())
+
+    def could_hold(self, needs: Needs) -> bool:
+        """Whether there is a worker that would have room for the replica if it were empty."""
+        enough = self._amounts[needs.resource][1] + _EPSILON >= needs.amount
+        return bool((enough & (self._memory[1] >= needs.memory_bytes)).any())
+
+
+_Rank = tuple[bool, bool, bool, float]
 
 
 def needs_of(offer: Offer, oversubscription: float, worker_type: WorkerType | None = None) -> Needs:
@@ -106,37 +181,21 @@ def fits(needs: Needs, room: Room) -> bool:
     )
 
 
-def place(needs: Callable[[Room], Needs | None], rooms: Iterable[Room], crowd: Crowd | None = None) -> Placement:
+def place(options: Iterable[tuple[Needs, Rooms]], crowd: Crowd | None = None) -> Placement:
     """The best worker for the replica, by the rule of this module.
 
-    `needs` says what the replica would occupy in a room, None where it cannot run there.
+    `options`: what the replica would occupy in these rooms, once for each worker type that it can run on.
     """
-    crowd = crowd or Crowd()
-    able = [(found, x) for x in rooms if (found := needs(x)) is not None]
-    fitting = [(need, room) for need, room in able if fits(need, room)]
-    if not fitting:
-        return Placement(worker=None, reason=_why(able))
-
-    def rank(option: tuple[Needs, Room]) -> tuple[bool, bool, bool, float, str]:
-        need, room = option
-        spare = any(room.total.get(x, 0.0) > 0 for x in _ACCELERATORS if x != need.resource)
-        left = (room.free[need.resource] - need.amount) / room.total[need.resource]
-        left_memory = (room.free_memory_bytes - need.memory_bytes) / max(1, room.memory_bytes)
-        return room.busy, crowd.shares_cores(room, need), spare, min(left, left_memory), room.worker
-
-    return Placement(worker=min(fitting, key=rank)[1].worker)
+    able = [(needs, rooms) for needs, rooms in options if rooms.could_run(needs)]
+    found = [best for needs, rooms in able if (best := rooms.best(needs, crowd or Crowd())) is not None]
+    return Placement(worker=min(found)[1]) if found else Placement(worker=None, reason=_why(able))
 
 
-def _why(options: list[tuple[Needs, Room]]) -> str:
+def _why(options: list[tuple[Needs, Rooms]]) -> str:
     if not options:
         return "there is no worker that it could run on"
     needs = min((need for need, _ in options), key=lambda x: x.amount)
     wanted = f"{needs.amount:g} {needs.resource} and {needs.memory_bytes / 2**20:.0f} MiB"
-    able = [
-        room
-        for need, room in options
-        if room.total.get(need.resource, 0.0) + _EPSILON >= need.amount and room.memory_bytes >= need.memory_bytes
-    ]
-    if not able:
+    if not any(rooms.could_hold(need) for need, rooms in options):
         return f"needs {wanted}, more than any worker has"
     return f"needs {wanted}, and no worker has that free"

@@ -119,7 +119,10 @@ class Individual:
             f"wanted by {demand.wanted_qps:.1f} rows/s; {len(have)} replicas carry {rate * len(have):.1f} "
             f"at {rate:.1f} each"
         )
-        more = min(needed - len(have), len(have), self._cores_left(variant, have, situation))
+        more = min(needed - len(have), len(have))
+        if more <= 0:
+            return
+        more = min(more, self._cores_left(variant, have, situation))
         self._start(variant, more, because, situation, orders)
 
     def _cores_left(self, variant: str, have: list[Replica], situation: Situation) -> int:
@@ -128,9 +131,9 @@ class Individual:
         needs = fleet.needs(variant)
         if needs.resource != "CPU":
             return self._settings.max_replicas_per_variant
+        all_in_all = sum(cores // needs.threads * workers for cores, workers in fleet.cores().items())
         here = Counter(x.worker for x in have)
-        cores = {x.name: int(x.resources.get("CPU", 0.0)) for x in fleet.workers.values()}
-        return sum(max(0, count // needs.threads - here[worker]) for worker, count in cores.items())
+        return all_in_all - sum(min(n, fleet.workers[x].cores // needs.threads) for x, n in here.items())
 
     def _learn(self, variant: str, demand: Demand, have: list[Replica], situation: Situation) -> None:
         """Lower the rate that a replica is trusted with, where settled replicas refuse below it."""

@@ -16,9 +16,9 @@ from infaas_ray.policy.scaling.strategy import Orders, Situation
 def make_room(variant: str, situation: Situation, orders: Orders, idle_least_s: float) -> bool:
     """Whether room for a replica of `variant` is coming; drains what is needed for it."""
     fleet = situation.fleet
-    rooms = [(x, x.room(without=_leaving)) for x in fleet.workers.values() if not x.leaving]
+    rooms = [(x, x.room_soon()) for x in fleet.workers.values() if not x.leaving]
     workers = [(x, needs) for x, room in rooms if (needs := fleet.needs_in(variant, room)) is not None]
-    if any(fits(needs, x.room(without=_leaving)) for x, needs in workers):
+    if any(fits(needs, x.room_soon()) for x, needs in workers):
         return True
     idle_s = {x: idle for x in fleet.variants() if x != variant and (idle := situation.idle_s(x)) >= idle_least_s}
     plans = [plan for x, needs in workers if (plan := _victims(x, needs, idle_s, _spare(situation)))]
@@ -51,6 +51,6 @@ def _victims(worker: Worker, needs: Needs, idle_s: Mapping[str, float], spare: C
         spare[replica.variant] -= 1
         chosen.append(replica)
         gone.add(replica.id)
-        if fits(needs, worker.room(without=lambda x: _leaving(x) or x.id in gone)):
+        if fits(needs, worker.room_without(lambda x: _leaving(x) or x.id in gone)):
             return chosen
     return []

@@ -4,7 +4,6 @@ A strategy looks at a `Situation` and gives `Orders`. An order is booked in the 
 that the next one in the same turn sees its effect; the actions for the controller pile up in `Orders.actions`.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
@@ -23,7 +22,6 @@ from infaas_ray.policy.messages import (
     StopReplica,
     TrafficReported,
 )
-from infaas_ray.policy.placement import Crowd, place
 from infaas_ray.policy.planner.problem import PlanProblem
 from infaas_ray.policy.traffic import Traffic
 
@@ -74,14 +72,7 @@ class Orders:
 
         Returns why there is no room, None where it was placed.
         """
-        fleet = self._fleet
-        siblings = Counter(x.worker for x in fleet.of(variant, State.STARTING, State.READY))
-        rooms = [
-            x.room()
-            for x in fleet.workers.values()
-            if not x.leaving and (worker_type is None or x.worker_type == worker_type)
-        ]
-        placement = place(lambda room: fleet.needs_in(variant, room), rooms, Crowd(siblings=siblings))
+        placement = self._fleet.place(variant, worker_type)
         if placement.worker is None:
             return placement.reason
         self._start_on(placement.worker, variant, because)

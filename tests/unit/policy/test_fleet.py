@@ -1,5 +1,6 @@
 """The books: lifecycles, resources, late facts, and what routers are told."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import pytest
@@ -21,7 +22,7 @@ from infaas_ray.policy.messages import (
     WorkerLost,
     WorkerReported,
 )
-from infaas_ray.policy.placement import fits
+from infaas_ray.policy.placement import Crowd, Rooms, fits, place
 from tests.unit.policy.builders import MIB, catalog, offer, ready, traffic, v, worker
 
 NET = v("net")
@@ -221,7 +222,7 @@ events = st.one_of(
         [CatalogChanged(catalog=catalog(offer(), offer("other"))), CatalogChanged(catalog=catalog(offer()))]
     ),
 )
-orders = st.tuples(st.sampled_from(["start", "drain", "stop"]), _ids, _workers)
+orders = st.tuples(st.sampled_from(["start", "drain", "stop", "leave"]), _ids, _workers)
 
 
 @settings(max_examples=120, deadline=None)
@@ -236,10 +237,12 @@ def test_any_sequence_of_facts_and_orders_keeps_the_books_in_order(
             case ("start", name, on):
                 variant = name.rpartition("#")[0]
                 known = variant in made.catalog.offers and on in made.workers
-                if known and fits(made.needs(variant), made.workers[on].room()):
+                if known and not made.workers[on].leaving and fits(made.needs(variant), made.workers[on].room()):
                     assert made.request_start(variant, on, now) not in seen
             case ("drain", name, _):
                 made.request_drain(name, now)
+            case ("leave", _, on):
+                made.request_leave(on)
             case ("stop", name, _):
                 made.request_stop(name, now)
             case event:
@@ -259,6 +262,23 @@ def check(made: Fleet) -> None:
         room = on.room()
         assert all(0 <= room.free[x] <= on.resources[x] for x in on.resources)
         assert 0 <= room.free_memory_bytes <= on.memory_bytes
+        assert room == on.room_without(lambda _: False)
+        assert on.room_soon() == on.room_without(lambda x: x.state in (State.DRAINING, State.STOPPING))
+    for variant in made.catalog.offers:
+        rooms = Rooms([x.room() for x in made.workers.values() if not x.leaving])
+        siblings = Counter(x.worker for x in made.of(variant, State.STARTING, State.READY))
+        assert made.place(variant) == place([(made.needs(variant), rooms)], Crowd(siblings=siblings))
+    offers = made.catalog.offers
+    unsettled = [
+        x for x in made.replicas.values() if x.drained or x.variant not in offers or made.workers[x.worker].leaving
+    ]
+    assert [x for x in made.unsettled() if x.state is not State.STOPPING] == [
+        x for x in unsettled if x.state is not State.STOPPING
+    ]
     table = made.routing_table(1, 100.0)
+    assert [x.id for x in table.replicas] == [
+        x.id for x in made.replicas.values() if x.state is State.READY and x.variant in offers
+    ]
+    assert {x.address for x in table.replicas} == {made.replicas[x.id].address for x in table.replicas}
     assert {x.id for x in table.replicas} <= set(made.replicas)
     assert not {x.variant for x in table.replicas} & set(table.loading)

@@ -1,9 +1,11 @@
 """Where a new replica goes."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from infaas_ray.domain import HardwareKind
-from infaas_ray.policy.placement import Crowd, Needs, Placement, Room, needs_of
+from infaas_ray.policy.placement import Crowd, Needs, Placement, Room, Rooms, fits, needs_of
 from infaas_ray.policy.placement import place as place_by_room
 from tests.unit.policy.builders import MIB, offer
 
@@ -12,7 +14,7 @@ GPU_NEEDS = Needs(resource="GPU", amount=1.0, threads=1, memory_bytes=100 * MIB)
 
 
 def place(needs: Needs, rooms: list[Room], crowd: Crowd | None = None) -> Placement:
-    return place_by_room(lambda _: needs, rooms, crowd)
+    return place_by_room([(needs, Rooms(rooms))], crowd)
 
 
 def room(
@@ -65,7 +67,8 @@ def test_accelerators_are_kept_for_those_who_need_them() -> None:
     ("rooms", "reason"),
     [
         ([], "there is no worker that it could run on"),
-        ([room("a")], "needs 1 GPU and 100 MiB, more than any worker has"),
+        ([room("a")], "there is no worker that it could run on"),
+        ([room("a", gpu=0.5)], "needs 1 GPU and 100 MiB, more than any worker has"),
         ([room("a", gpu=1.0, memory=50)], "needs 1 GPU and 100 MiB, and no worker has that free"),
     ],
 )
@@ -89,3 +92,45 @@ def test_fractions_that_do_not_sum_exactly_still_fit() -> None:
     left = 0.3 - 0.2
     assert left < 0.1
     assert place(needs, [room("a", left)]).worker == "a"
+
+
+class TestManyRooms:
+    @given(
+        st.lists(
+            st.builds(
+                room,
+                st.sampled_from("abcdefgh"),
+                st.sampled_from([0.0, 0.5, 1.0, 2.0, 4.0]),
+                memory=st.sampled_from([50, 100, 500, 1000]),
+                total=st.sampled_from([1.0, 2.0, 4.0]),
+                gpu=st.sampled_from([0.0, 1.0]),
+                busy=st.booleans(),
+            ),
+            unique_by=lambda x: x.worker,
+        ),
+        st.dictionaries(st.sampled_from("abcdefgh"), st.integers(1, 4)),
+        st.sampled_from([NEEDS, GPU_NEEDS]),
+    )
+    def test_columns_choose_what_the_rule_says_of_each_room(
+        self, rooms: list[Room], siblings: dict[str, int], needs: Needs
+    ) -> None:
+        def rank(x: Room) -> tuple[bool, bool, bool, float, str]:
+            crowded = (siblings.get(x.worker, -1) + 1) * needs.threads > x.total["CPU"]
+            spare = needs.resource != "GPU" and x.total.get("GPU", 0.0) > 0
+            left = (x.free[needs.resource] - needs.amount) / x.total[needs.resource]
+            memory = (x.free_memory_bytes - needs.memory_bytes) / x.memory_bytes
+            return x.busy, crowded and needs.resource == "CPU", spare, min(left, memory), x.worker
+
+        fitting = [x for x in rooms if x.total.get(needs.resource, 0.0) > 0 and fits(needs, x)]
+        expected = min(fitting, key=rank).worker if fitting else None
+        assert place(needs, rooms, Crowd(siblings=siblings)).worker == expected
+
+    def test_rooms_that_change_or_close_are_seen(self) -> None:
+        rooms = Rooms([room("a"), room("b")])
+        rooms.update(room("b", 2.0))
+        rooms.update(room("new", 1.0))
+        assert place_by_room([(NEEDS, rooms)]).worker == "b"
+        rooms.close("b")
+        assert place_by_room([(NEEDS, rooms)]).worker == "a"
+        rooms.close("a")
+        assert place_by_room([(NEEDS, rooms)]).reason == "there is no worker that it could run on"
