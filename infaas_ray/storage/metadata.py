@@ -77,7 +77,7 @@ class Metadata:
         to it could then not be answered by either).
         """
         body = _encode(architecture)
-        with self._writing() as connection:
+        with self.writing() as connection:
             row = connection.execute(
                 sql.select(ARCHITECTURES.c.body).where(ARCHITECTURES.c.name == architecture.name)
             ).scalar_one_or_none()
@@ -99,7 +99,7 @@ class Metadata:
 
     def remove_architecture(self, name: str) -> None:
         """Forget an architecture with its variants and failures; artifacts stay. An unknown name changes nothing."""
-        with self._writing() as connection:
+        with self.writing() as connection:
             removed = connection.execute(sql.delete(ARCHITECTURES).where(ARCHITECTURES.c.name == name)).rowcount
             connection.execute(sql.delete(VARIANTS).where(VARIANTS.c.architecture == name))
             connection.execute(sql.delete(FAILURES).where(FAILURES.c.architecture == name))
@@ -125,7 +125,7 @@ class Metadata:
             "recipe": origin.recipe,
             "offered": int(offered),
         }
-        with self._writing() as connection:
+        with self.writing() as connection:
             known = sql.select(ARCHITECTURES.c.name).where(ARCHITECTURES.c.name == variant.architecture)
             if connection.execute(known).first() is None:
                 raise ConfigError(f"variant {variant.name!r} needs its architecture registered before it")
@@ -136,7 +136,7 @@ class Metadata:
 
     def remove_variant(self, name: str) -> None:
         """Forget a variant; its artifact stays. An unknown name changes nothing."""
-        with self._writing() as connection:
+        with self.writing() as connection:
             if connection.execute(sql.delete(VARIANTS).where(VARIANTS.c.name == name)).rowcount:
                 _raise_revision(connection)
 
@@ -162,7 +162,7 @@ class Metadata:
     def offer(self, architecture: str, names: Collection[str]) -> None:
         """Offer exactly these variants of an architecture; its others are kept and not offered."""
         query = sql.select(VARIANTS.c.name, VARIANTS.c.offered).where(VARIANTS.c.architecture == architecture)
-        with self._writing() as connection:
+        with self.writing() as connection:
             wrong = [name for name, offered in connection.execute(query) if bool(offered) != (name in names)]
             for name in wrong:
                 change = sql.update(VARIANTS).where(VARIANTS.c.name == name)
@@ -194,14 +194,14 @@ class Metadata:
             "recipe": origin.recipe,
             "refused": int(refused),
         }
-        with self._writing() as connection:
+        with self.writing() as connection:
             _forget_failure(connection, architecture, label)
             connection.execute(sql.insert(FAILURES).values(row))
             _raise_revision(connection)
 
     def clear_failure(self, architecture: str, label: str) -> None:
         """Forget a failure, because it is about to be tried again."""
-        with self._writing() as connection:
+        with self.writing() as connection:
             if _forget_failure(connection, architecture, label):
                 _raise_revision(connection)
 
@@ -234,7 +234,13 @@ class Metadata:
         self._engine.dispose()
 
     @contextmanager
-    def _writing(self) -> Iterator[Connection]:
+    def reading(self) -> Iterator[Connection]:
+        """A transaction that only reads."""
+        with self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
         """A transaction that holds the one writers' lock from its start, so that checks in it stay true."""
         with self._engine.execution_options(writes=True).begin() as connection:
             connection.execute(sql.select(STATE.c.value).where(STATE.c.key == "revision").with_for_update())

@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from infaas_ray.errors import ConfigError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 SCHEMA = sql.MetaData()
 STATE = sql.Table(
@@ -49,6 +49,25 @@ FAILURES = sql.Table(
     sql.Column("recipe", sql.String(200), nullable=False, server_default=""),
     sql.Column("refused", sql.Integer, nullable=False, server_default="0"),
 )
+USAGE = sql.Table(
+    "usage",
+    SCHEMA,
+    sql.Column("hour", sql.String(20), primary_key=True),
+    sql.Column("use_case", sql.String(201), primary_key=True),
+    sql.Column("variant", sql.String(400), primary_key=True),
+    sql.Column("worker_type", sql.String(100), primary_key=True),
+    sql.Column("application", sql.String(100), primary_key=True),
+    sql.Column("usd", sql.Float, nullable=False),
+    sql.Column("rows", sql.BigInteger, nullable=False),
+)
+PEAKS = sql.Table(
+    "peaks",
+    SCHEMA,
+    sql.Column("hour", sql.String(20), primary_key=True),
+    sql.Column("use_case", sql.String(201), primary_key=True),
+    sql.Column("peak_qps", sql.Float, nullable=False),
+    sql.Column("seconds", sql.Float, nullable=False),
+)
 
 _STEPS: Mapping[int, tuple[str, ...]] = {
     2: (
@@ -57,6 +76,7 @@ _STEPS: Mapping[int, tuple[str, ...]] = {
         "ALTER TABLE failures ADD COLUMN recipe VARCHAR(200) DEFAULT '' NOT NULL",
         "ALTER TABLE failures ADD COLUMN refused INTEGER DEFAULT 0 NOT NULL",
     ),
+    3: (),  # only new tables, which are made where they are missing
 }
 
 
@@ -84,6 +104,7 @@ def _migrate(connection: Connection, url: str) -> None:
             f"the metadata database {url} has schema version {version}, this INFaaS needs "
             f"{SCHEMA_VERSION}: use the INFaaS that wrote it, or give a new database and register the models again"
         )
+    SCHEMA.create_all(connection)  # tables that are newer than the database
     for step in range(version + 1, SCHEMA_VERSION + 1):
         for statement in _STEPS[step]:
             connection.exec_driver_sql(statement)
