@@ -138,7 +138,13 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 def _in_words(error: Exception) -> str:
     if not isinstance(error, ValidationError):
         return str(error)
-    return "; ".join(f"{'.'.join(map(str, x['loc'])) or 'settings'}: {x['msg']}" for x in error.errors())
+    return "; ".join(f"{'.'.join(map(str, x['loc'])) or 'settings'}: {_what_is_wrong(x)}" for x in error.errors())
+
+
+def _what_is_wrong(detail: Mapping[str, Any]) -> str:
+    if detail["type"] == "extra_forbidden":
+        return "there is no such setting; configs/default.yaml lists all"
+    return str(detail["msg"])
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:

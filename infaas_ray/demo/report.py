@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from infaas_ray.demo.story import Asked, Told
@@ -19,9 +20,10 @@ def show(told: "Told", console: Console) -> None:
             f"{bill.most_accurate_usd:.2e} USD ({bill.most_accurate_usd / bill.usd:.2f}x)."
         )
     fates = ", ".join(f"{count} {name}" for name, count in sorted(told.fates.items()))
-    verdict = "[green]every query accounted for[/green]" if told.complete else "[red]accounts differ[/red]"
+    verdict = ("every query accounted for", "green") if told.complete else ("accounts differ", "red")
     counted = ", ".join(f"{count} {name}" for name, count in told.system_counts.items())
-    console.print(f"Queries: {sum(told.fates.values())} asked = {fates}; the system counted {counted}: {verdict}.")
+    asked = f"Queries: {sum(told.fates.values())} asked = {fates}; the system counted {counted}: "
+    console.print(Text.assemble(asked, verdict, "."))
     console.print("Seconds: " + ", ".join(f"{name} {seconds:g}" for name, seconds in told.seconds.items()))
     console.print(f"Picture: {told.picture}")
 
@@ -37,14 +39,14 @@ def _table(told: "Told") -> Table:
     return table
 
 
-def _outcome(asked: "Asked") -> list[str]:
+def _outcome(asked: "Asked") -> list[str | Text]:
     if asked.fate != "answered":
-        return [f"[yellow]{asked.fate}[/yellow]: {asked.said}", "", "", "", "", ""]
+        return [Text.assemble((asked.fate, "yellow"), f": {asked.said}"), "", "", "", "", ""]
     assert asked.latency_ms is not None
     again = f" (after {asked.attempts - 1} refusals while loading)" if asked.attempts > 1 else ""
     return [
         asked.variant + again,
-        "yes" if asked.slo_met else "[red]no[/red]",
+        "yes" if asked.slo_met else Text("no", "red"),
         f"{asked.latency_ms:.1f}",
         f"{asked.accuracy:.4f}",
         f"{asked.usd_per_1k:.2e}",

@@ -5,6 +5,7 @@ As text for a terminal, and as an image file where matplotlib is installed.
 
 import math
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from infaas_ray.domain import Profile, Variant
@@ -38,20 +39,27 @@ def as_text(rows: Sequence[Row]) -> str:
     )
 
 
+def require_drawable(path: Path) -> None:
+    """Raise InvalidInput for a path that cannot become a picture, MissingExtra where matplotlib is not installed."""
+    if path.suffix not in _IMAGES:
+        raise InvalidInput(f"a picture is one of {', '.join(_IMAGES)}, not {path.name!r}")
+    if not path.absolute().parent.is_dir():
+        raise InvalidInput(f"there is no folder {path.parent} for the picture")
+    if find_spec("matplotlib") is None:
+        raise MissingExtra("matplotlib is not installed: pip install 'infaas_ray[picture]'", "picture")
+
+
 def draw(rows: Sequence[Row], path: Path, title: str) -> Path:
     """Write the picture as PNG, SVG or PDF, by the file's suffix; accuracies with their 95 % intervals.
 
-    Raises InvalidInput for another suffix, MissingExtra where matplotlib is not installed.
+    Raises what `require_drawable` raises.
     """
-    if path.suffix not in _IMAGES:
-        raise InvalidInput(f"a picture is one of {', '.join(_IMAGES)}, not {path.name!r}")
-    try:
-        import matplotlib as mpl
+    require_drawable(path)
+    import matplotlib as mpl
 
-        mpl.use("Agg")
-        from matplotlib import pyplot as plt
-    except ImportError as error:
-        raise MissingExtra("matplotlib is not installed: pip install 'infaas_ray[picture]'", "picture") from error
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
     figure, axis = plt.subplots(figsize=(8, 5.5), layout="constrained")
     runtimes = sorted({v.runtime for v, _, _ in rows})
     for variant, profile, offered in rows:

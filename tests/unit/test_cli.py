@@ -51,6 +51,17 @@ def test_inputs_that_cannot_be_read_are_told(tmp_path: Path, arguments: list[str
     assert says in json.loads(found.output)["error"]
 
 
+def test_brackets_in_a_message_are_printed_as_they_are(tmp_path: Path) -> None:
+    found = run("query", "target", "--home", tmp_path, "--inputs", "/nowhere/[onnx]/[/onnx].npz")
+    assert "'/nowhere/[onnx]/[/onnx].npz'" in found.output
+
+
+def test_a_picture_of_no_known_kind_is_refused_before_any_work(tmp_path: Path) -> None:
+    options = ["--name", "a", "--task", "t", "--dataset", "d", "--declared-accuracy", "0.5", "--picture", "a.bmp"]
+    found = run("register", tmp_path / "no.onnx", *options, "--home", tmp_path, "--json")
+    assert ".png" in json.loads(found.output)["error"]
+
+
 def test_a_pickled_input_is_not_read(tmp_path: Path) -> None:
     file = tmp_path / "x.npy"
     np.save(file, np.array([{"a": 1}], dtype=object), allow_pickle=True)

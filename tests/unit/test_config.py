@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from infaas_ray.config import load_settings
 from infaas_ray.errors import ConfigError
@@ -22,7 +23,7 @@ def test_later_sources_win(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("htp: {}", "htp"),
+        ("htp: {}", "htp: there is no such setting"),
         ("http: {prot: 1}", "http.prot"),
         ("http: {port: 0}", "greater than or equal to 1"),
         ("scaling: {slak: 1}", "scaling.slak"),
@@ -45,6 +46,14 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_the_default_file_says_what_the_defaults_are() -> None:
     assert load_settings(ROOT / "configs/default.yaml", environment={}) == load_settings(environment={})
+
+
+def test_the_default_file_names_every_setting() -> None:
+    defaults = load_settings(environment={}).model_dump(exclude={"home"})
+    listed = yaml.safe_load((ROOT / "configs/default.yaml").read_text())
+    assert {name: set(section) for name, section in listed.items()} == {
+        name: set(section) for name, section in defaults.items()
+    }
 
 
 def test_the_price_catalogue_gives_worker_types() -> None:

@@ -44,3 +44,5 @@ def test_one_variant_alone_and_none() -> None:
 def test_a_picture_has_a_known_kind(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"\.png, \.svg, \.pdf"):
         draw(ROWS, tmp_path / "picture.bmp", "cnn")
+    with pytest.raises(InvalidInput, match="no folder"):
+        draw(ROWS, tmp_path / "nowhere" / "picture.png", "cnn")
