@@ -30,6 +30,7 @@ from infaas_ray.serving.shared import LEAST_BYTES, Arena, Lease, SharedArray
 _HANDSHAKE_S = 5.0
 _arena = Arena()
 _HANDSHAKE_BYTES = 4096
+_TOGETHER_BYTES = 64 * 1024  # up to here frames are joined before they are written
 _ERROR_TYPES = {
     name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, InfaasError)
 }
@@ -64,8 +65,11 @@ class Incoming:
         return self._link.closed
 
     def reply(self, fields: dict[str, Any], arrays: Mapping[str, Array]) -> None:
-        """Answer the call."""
-        self._link.send(self.id, "reply", fields, arrays)
+        """Answer the call; with an error, where the arrays cannot be sent."""
+        try:
+            self._link.send(self.id, "reply", fields, arrays)
+        except InfaasError as error:
+            self.fail(error)
 
     def fail(self, error: Exception) -> None:
         """Answer the call with an error; the caller sees the same class and message."""
@@ -86,7 +90,10 @@ def _rebuild(fields: Mapping[str, Any]) -> InfaasError:
 
 
 class _Link(asyncio.BufferedProtocol):
-    """One end of one connection: frames in, frames out, and whether the socket takes more."""
+    """One end of one connection: frames in, frames out, and whether the socket takes more.
+
+    Small frames that are sent in one turn of the event loop leave together, by one call of the system.
+    """
 
     def __init__(
         self, on_frame: Callable[["_Link", Frame], None], on_closed: Callable[["_Link"], None], *, server: bool
@@ -100,6 +107,9 @@ class _Link(asyncio.BufferedProtocol):
         self.nonce = secrets.token_bytes(16)
         self.trusted = False
         self._transport: asyncio.Transport | None = None
+        self._unsent: list[bytes | memoryview] = []
+        self._unsent_bytes = 0
+        self._call_soon = asyncio.get_running_loop().call_soon
         self._writable = asyncio.Event()
         self._writable.set()
 
@@ -116,8 +126,26 @@ class _Link(asyncio.BufferedProtocol):
         arrays: Mapping[str, Array],
         segments: Mapping[str, str] | None = None,
     ) -> None:
-        if self._transport is not None and not self.closed:
-            self._transport.writelines(encode(call, verb, fields, arrays, segments))
+        if self._transport is None or self.closed:
+            return
+        buffers, size = encode(call, verb, fields, arrays, segments)
+        if not self._unsent:
+            self._call_soon(self._flush)
+        self._unsent += buffers
+        self._unsent_bytes += size
+        if self._unsent_bytes > _TOGETHER_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Write what was sent since the last time."""
+        unsent, size = self._unsent, self._unsent_bytes
+        if not unsent or self._transport is None or self.closed:
+            return
+        self._unsent, self._unsent_bytes = [], 0
+        if size > _TOGETHER_BYTES:
+            self._transport.writelines(unsent)
+        else:
+            self._transport.write(unsent[0] if len(unsent) == 1 else b"".join(unsent))
 
     async def writable(self) -> None:
         """Wait until the peer has taken enough of what was sent."""
@@ -125,6 +153,7 @@ class _Link(asyncio.BufferedProtocol):
 
     def close(self) -> None:
         if self._transport is not None:
+            self._flush()
             self._transport.close()
 
     # -- called by asyncio

@@ -21,6 +21,7 @@ _VOID = np.dtype("void")
 _PREFIX = struct.Struct("<II")
 PREFIX_BYTES = _PREFIX.size
 MAX_FRAME_BYTES = 256 * 2**20
+_COPIED_BYTES = 4096  # below this a copy is cheaper than a view
 
 
 class TensorHead(msgspec.Struct, frozen=True, array_like=True):
@@ -77,21 +78,30 @@ def encode(
     fields: dict[str, Any],
     arrays: Mapping[str, Array],
     segments: Mapping[str, str] | None = None,
-) -> list[bytes | memoryview]:
-    """The frame as buffers to write in order; array data is referenced, not copied, where it is contiguous.
+) -> tuple[list[bytes | memoryview], int]:
+    """The frame as buffers to write in order, and the bytes of all of them.
 
-    `segments` names the segment of shared memory of those arrays that lie in one.
+    Data of large arrays is referenced, not copied, where it is contiguous. `segments` names the segment of shared
+    memory of those arrays that lie in one. Raises PayloadTooLarge.
     """
-    shared = segments or {}
-    tensors = [TensorHead(name, datatype_of(x), x.shape, shared.get(name, "")) for name, x in arrays.items()]
-    contiguous = [np.ascontiguousarray(x) for name, x in arrays.items() if name not in shared]
+    tensors: list[TensorHead] = []
+    buffers: list[bytes | memoryview] = [b""]
+    body_bytes = 0
+    for name, array in arrays.items():
+        segment = segments.get(name, "") if segments else ""
+        tensors.append(TensorHead(name, datatype_of(array), array.shape, segment))
+        if segment or not array.nbytes:
+            continue
+        body_bytes += array.nbytes
+        if array.nbytes < _COPIED_BYTES:
+            buffers.append(array.tobytes())
+        else:
+            buffers.append(np.ascontiguousarray(array).data.cast("B"))
     head = _encode(Head(call, verb, fields, tensors))
-    body_bytes = sum(x.nbytes for x in contiguous)
     if body_bytes + len(head) > MAX_FRAME_BYTES:
         raise PayloadTooLarge(f"{body_bytes} bytes of tensors exceed the {MAX_FRAME_BYTES} that one query may carry")
-    buffers: list[bytes | memoryview] = [_PREFIX.pack(len(head), body_bytes) + head]
-    buffers.extend(x.data.cast("B") for x in contiguous if x.nbytes)
-    return buffers
+    buffers[0] = _PREFIX.pack(len(head), body_bytes) + head
+    return buffers, PREFIX_BYTES + len(head) + body_bytes
 
 
 class FrameReader:

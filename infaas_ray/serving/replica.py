@@ -59,7 +59,9 @@ class Replica:
         self._clock = clock
         self._ids = itertools.count(1)
         self._pending: dict[int, _Pending] = {}
-        self._running: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._running = False
+        self._turning = False
         self._timer: asyncio.TimerHandle | None = None
         self._draining = False
         self._empty = asyncio.Event()
@@ -89,7 +91,9 @@ class Replica:
         self._empty.clear()
         deadline = float("inf") if remaining_s is None else now + remaining_s
         self._batcher.add(Waiting(id=number, rows=rows, deadline=deadline, arrived=now, offline=offline))
-        self._turn()
+        if not self._turning:  # one turn for all that arrives together
+            self._turning = True
+            self._loop.call_soon(self._turn)
 
     async def drain(self) -> None:
         """Take no more queries; return when the last one has left."""
@@ -99,47 +103,73 @@ class Replica:
     async def close(self) -> None:
         """Unload the model."""
         await self.drain()
-        await asyncio.get_running_loop().run_in_executor(self._executor, self._model.close)
+        if self._timer is not None:
+            self._timer.cancel()
+        await self._loop.run_in_executor(self._executor, self._model.close)
 
     def _turn(self) -> None:
         """Ask the batcher what to do now, and do it."""
+        self._turning = False
         now = self._clock()
-        turn = self._batcher.step(now, busy=self._running is not None)
+        turn = self._batcher.step(now, busy=self._running)
         for number in turn.expired:
-            waited = now - self._pending[number].arrived
+            waited_ms = (now - self._pending[number].arrived) * 1e3
             self._leave(
-                number,
-                "expired",
-                DeadlineExceeded(f"the latency bound passed after {waited * 1e3:.1f} ms in the queue"),
+                number, "expired", DeadlineExceeded(f"the latency bound passed after {waited_ms:.1f} ms in the queue")
             )
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        loop = asyncio.get_running_loop()
         if turn.run:
-            self._running = loop.create_task(self._run(turn.run))
+            self._running = True
+            self._executor.submit(self._run, turn.run, [self._pending[number] for number in turn.run], now)
         if turn.wake_at is not None:
-            self._timer = loop.call_later(max(0.0, turn.wake_at - now), self._turn)
+            self._wake_in(turn.wake_at - now)
 
-    async def _run(self, numbers: Sequence[int]) -> None:
-        batch = [self._pending[number] for number in numbers]
+    def _wake_in(self, seconds: float) -> None:
+        """Take a turn by then; a timer that comes earlier stays, because a turn too many does no harm."""
+        at = self._loop.time() + max(0.0, seconds)
+        if self._timer is not None:
+            if self._timer.when() <= at:
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_at(at, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._turn()
+
+    # -- on the model's own thread
+
+    def _run(self, numbers: Sequence[int], batch: Sequence[_Pending], taken: float) -> None:
+        """Compute a batch that was taken from the queue at `taken`, and tell the event loop."""
         started = self._clock()
-        rows = sum(x.rows for x in batch)
+        outputs: dict[str, Array] | Exception
         try:
-            outputs = await asyncio.get_running_loop().run_in_executor(self._executor, self._compute, batch)
+            outputs = self._compute(batch)
         except Exception as error:
+            outputs = error
+        ended = self._clock()
+        self._loop.call_soon_threadsafe(self._finished, numbers, batch, outputs, taken, ended - started)
+
+    # -- on the event loop again
+
+    def _finished(
+        self,
+        numbers: Sequence[int],
+        batch: Sequence[_Pending],
+        outputs: dict[str, Array] | Exception,
+        taken: float,
+        compute_s: float,
+    ) -> None:
+        """Give everybody their answer, and take the next turn."""
+        self._running = False
+        self.counts["batches"] += 1
+        if isinstance(outputs, Exception):
+            failure = VariantFailed(f"{self._variant.name} failed: {type(outputs).__name__}: {outputs}")
             for number in numbers:
-                self._leave(
-                    number, "failed", VariantFailed(f"{self._variant.name} failed: {type(error).__name__}: {error}")
-                )
+                self._leave(number, "failed", failure)
         else:
-            compute_s = self._clock() - started
-            self._batcher.done(rows, compute_s, self._clock())
-            self._answer(numbers, batch, outputs, started, compute_s)
-        finally:
-            self._running = None
-            self.counts["batches"] += 1
-            self._turn()
+            self._batcher.done(sum(x.rows for x in batch), compute_s, self._clock())
+            self._answer(numbers, batch, outputs, taken, compute_s)
+        self._turn()
 
     def _answer(
         self,

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from infaas_ray.errors import ReplicaLost, Unavailable, Unsatisfiable
+from infaas_ray.errors import InvalidInput, ReplicaLost, Unavailable, Unsatisfiable
 from infaas_ray.serving.channel import Incoming, Server, connect
 
 SECRET = b"s" * 32
@@ -24,6 +24,8 @@ def handle(call: Incoming) -> None:
             call.fail(Unavailable("busy", 2.5))
         case "break":
             call.fail(ValueError("bug"))
+        case "unsendable":
+            call.reply({}, {"x": np.zeros(2, np.complex64)})
         case "hold":
             held.append(call)
 
@@ -38,7 +40,8 @@ async def server(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 
 async def test_many_calls_at_once_find_their_own_answers(server: tuple[Server, str]) -> None:
     connection = await connect(server[1], SECRET)
-    arrays = [np.full((n % 50, 3), n, np.float32) for n in range(300)]
+    rows = (0, 1, 40, 500, 8000)  # joined with others, or written by themselves
+    arrays = [np.full((rows[n % 5], 3), n, np.float32) for n in range(300)]
     replies = await asyncio.gather(*(connection.call("echo", {"n": n}, {"x": x}) for n, x in enumerate(arrays)))
     for n, reply in enumerate(replies):
         assert reply.fields == {"n": n}
@@ -64,6 +67,8 @@ async def test_errors_arrive_as_themselves(server: tuple[Server, str]) -> None:
     assert busy.value.retry_after_s == 2.5
     with pytest.raises(Exception, match="ValueError: bug"):
         await connection.call("break", {}, {})
+    with pytest.raises(InvalidInput, match="complex64"):
+        await connection.call("unsendable", {}, {})
     await connection.close()
 
 

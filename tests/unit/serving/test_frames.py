@@ -1,4 +1,6 @@
 import struct
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pytest
@@ -7,6 +9,13 @@ from hypothesis import strategies as st
 
 from infaas_ray.errors import InfaasError, InvalidInput, PayloadTooLarge
 from infaas_ray.serving.frames import Frame, FrameReader, encode
+
+
+def whole(call: int, verb: str, fields: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> bytes:
+    buffers, size = encode(call, verb, fields, arrays)
+    data = b"".join(buffers)
+    assert len(data) == size
+    return data
 
 
 def feed(reader: FrameReader, data: bytes, step: int) -> list[Frame]:
@@ -21,15 +30,13 @@ def feed(reader: FrameReader, data: bytes, step: int) -> list[Frame]:
 
 
 @given(
-    st.lists(st.integers(0, 300), min_size=1, max_size=8),
+    st.lists(st.integers(0, 300) | st.just(2000), min_size=1, max_size=8),
     st.integers(1, 400),
     st.sampled_from([128, 256, 4096]),
 )
 def test_frames_arrive_whole_however_the_bytes_are_cut(lengths: list[int], step: int, scratch: int) -> None:
     sent = [np.arange(n, dtype=np.float32) for n in lengths]
-    data = b"".join(
-        bytes(part) for call, array in enumerate(sent) for part in encode(call, "infer", {"rows": call}, {"x": array})
-    )
+    data = b"".join(whole(call, "infer", {"rows": call}, {"x": array}) for call, array in enumerate(sent))
     frames = feed(FrameReader(scratch_bytes=scratch), data, step)
     assert [x.head.call for x in frames] == list(range(len(sent)))
     for frame, array in zip(frames, sent, strict=True):
@@ -40,7 +47,7 @@ def test_frames_arrive_whole_however_the_bytes_are_cut(lengths: list[int], step:
 def test_many_tensors_keep_their_types_and_shapes() -> None:
     arrays = {"a": np.ones((2, 3), np.int64), "b": np.array([[True], [False]]), "c": np.zeros((0, 4), np.float16)}
     arrays["d"] = np.arange(12, dtype=np.float32).reshape(3, 4).T  # not contiguous
-    (frame,) = feed(FrameReader(), b"".join(map(bytes, encode(1, "v", {}, arrays))), 1000)
+    (frame,) = feed(FrameReader(), whole(1, "v", {}, arrays), 1000)
     for name, array in frame.arrays().items():
         assert array.dtype == arrays[name].dtype
         np.testing.assert_array_equal(array, arrays[name])
@@ -58,7 +65,7 @@ def test_a_head_that_does_not_parse_is_refused() -> None:
 
 
 def test_a_tensor_beyond_its_body_is_refused() -> None:
-    data = b"".join(map(bytes, encode(1, "v", {}, {"x": np.ones(4)})))
+    data = whole(1, "v", {}, {"x": np.ones(4)})
     head_bytes = struct.unpack_from("<I", data)[0]
     (frame,) = feed(FrameReader(), struct.pack("<II", head_bytes, 0) + data[8 : 8 + head_bytes], 100)
     with pytest.raises(InvalidInput, match="does not fit"):
