@@ -144,7 +144,7 @@ def variants(settings: Settings, as_json: bool, target: str, every: bool) -> Non
         found = [pair for x in chosen for pair in metadata.variants(x.name)]
     finally:
         metadata.close()
-    types = _worker_types(settings)
+    types = worker_types(settings)
     rows = [
         {
             **_variant_row(v, p),
@@ -157,7 +157,7 @@ def variants(settings: Settings, as_json: bool, target: str, every: bool) -> Non
     show(as_json, rows, lambda: _show_variants(target, rows, len(found) - len(rows)))
 
 
-def _worker_types(settings: Settings) -> list[WorkerType]:
+def worker_types(settings: Settings) -> list[WorkerType]:
     """Those of the price catalogue; without one, a machine like this."""
     named = list(settings.worker_types().values())
     cores = os.cpu_count() or 1

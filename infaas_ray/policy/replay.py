@@ -5,7 +5,7 @@ events. `replay` feeds the events to a fresh autoscaler and tells where it first
 log file.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -17,9 +17,10 @@ from infaas_ray.policy.scaling.settings import ScalingSettings
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
-    """The beginning of a controller's life."""
+    """The beginning of a controller's life. A turn's time plus `unix_s` is Unix time."""
 
     settings: ScalingSettings
+    unix_s: float = 0.0
 
 
 class LoggedTurn(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -50,9 +51,9 @@ _ENCODER = msgspec.json.Encoder()
 _DECODER: msgspec.json.Decoder[Header | LoggedTurn] = msgspec.json.Decoder(Header | LoggedTurn)
 
 
-def encode_header(settings: ScalingSettings) -> bytes:
+def encode_header(settings: ScalingSettings, unix_s: float = 0.0) -> bytes:
     """The first line of a controller's log, without the line end."""
-    return _ENCODER.encode(Header(settings=settings))
+    return _ENCODER.encode(Header(settings=settings, unix_s=unix_s))
 
 
 def encode_turn(now: float, events: Sequence[Event], actions: Sequence[Action]) -> bytes:
@@ -66,6 +67,13 @@ def decode_turn(line: bytes) -> LoggedTurn:
     if isinstance(found, Header):
         raise InvalidInput("the line is the header of a decision log, not a turn")
     return found
+
+
+def decode(lines: Iterable[bytes]) -> Iterator[Header | LoggedTurn]:
+    """Headers and turns of a log. Raises InvalidInput where a line cannot be read."""
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            yield _decode(line, number)
 
 
 def replay(lines: Iterable[bytes], settings: ScalingSettings | None = None) -> Difference | None:

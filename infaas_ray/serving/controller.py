@@ -284,5 +284,5 @@ def _fresh_log(settings: Settings) -> BinaryIO:
     if path.exists():
         path.replace(path.with_suffix(".old.jsonl"))
     log = path.open("wb")
-    log.write(encode_header(settings.scaling) + b"\n")
+    log.write(encode_header(settings.scaling, time.time() - time.monotonic()) + b"\n")
     return log
