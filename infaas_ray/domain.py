@@ -285,8 +285,8 @@ class Profile:
 
     `latencies` are sorted by batch size and start at 1. `saturation_qps` is the highest rate of single-row
     queries at any batch size. `load_s` is that of a fresh process whose file is on disk, first call included;
-    `warm_load_s` that of a second load in the same process. `peak_memory_bytes` is that of the whole measuring
-    process, of which `baseline_memory_bytes` were there before the load; a device's own memory is apart.
+    `warm_load_s` that of a second load in the same process. `peak_memory_bytes` is that of a replica's
+    process in service, of which `baseline_memory_bytes` are there before the load; a device's own memory is apart.
     `outside_load` is how many cores other processes kept busy meanwhile.
     """
 
@@ -311,14 +311,6 @@ class Profile:
             raise InvalidInput(f"profile of {self.variant!r} needs latencies from batch 1 up, ascending")
         _check_number("load_s", self.load_s, 0)
         _check_number("saturation_qps", self.saturation_qps, 0, open_low=True)
-
-    @property
-    def added_memory_bytes(self) -> int:
-        """What the variant adds to a process at its peak: framework, weights and workspace of the largest batch.
-
-        A replica's process uses what its actor takes before the load, plus this.
-        """
-        return max(0, self.peak_memory_bytes - self.baseline_memory_bytes)
 
     def median_s(self, batch: int) -> float:
         """Expected median latency of a batch of any size, in seconds: between measured sizes linear, beyond by the fit.

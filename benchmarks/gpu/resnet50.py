@@ -65,7 +65,7 @@ def write_resnet50(path: Path, side: int) -> None:
             batch = torch.from_numpy(enlarged(images[rows].numpy(), side)).cuda()
             loss = nn.functional.cross_entropy(network(batch)["logits"], labels[rows.cuda()])
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
     export(network.cpu().eval(), {"image": torch.zeros(2, 3, side, side)}, path)

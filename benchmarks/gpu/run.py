@@ -58,7 +58,7 @@ def main() -> None:
 
 def cnn(folder: Path) -> Network:
     """A ResNet-50 on digits enlarged to 224x224, trained on the GPU where its file is not there yet."""
-    make_once(folder / "digits224.npz", lambda path: np.savez_compressed(path, **digits_at(SIDE)))
+    make_once(folder / "digits224.npz", lambda path: np.savez_compressed(path, allow_pickle=False, **digits_at(SIDE)))
     make_once(folder / "resnet50.pt2", lambda path: write_resnet50(path, SIDE))
     return Network(
         name="resnet50-digits",

@@ -32,7 +32,7 @@ from infaas_ray.variants.generator import GenerationOptions
 from infaas_ray.variants.registration import register
 
 if TYPE_CHECKING:
-    from infaas_ray.serving.launch import Run
+    from infaas_ray.serving.head import Run
 
 BATCH = 16
 LARGE_FLOATS = 3 * 224 * 224  # 602 KB, an image

@@ -45,7 +45,9 @@ def cnn(folder: Path) -> Network:
 
 def encoder(folder: Path) -> Network:
     """MiniLM with its published weights."""
-    make_once(folder / "sentences.npz", lambda path: np.savez_compressed(path, **sentences.validation()))
+    make_once(
+        folder / "sentences.npz", lambda path: np.savez_compressed(path, allow_pickle=False, **sentences.validation())
+    )
     make_once(folder / "minilm.pt2", _write_encoder)
     return Network(
         name="minilm-l6",
@@ -74,7 +76,7 @@ def digits_at(side: int) -> dict[str, np.ndarray]:
 
 
 def _write_digits(path: Path) -> None:
-    np.savez_compressed(path, **digits_at(SIDE))
+    np.savez_compressed(path, allow_pickle=False, **digits_at(SIDE))
 
 
 def _write_encoder(path: Path) -> None:
@@ -99,7 +101,7 @@ def _write_resnet(path: Path) -> None:
         for rows in torch.split(torch.randperm(len(labels)), BATCH_ROWS):
             loss = torch.nn.functional.cross_entropy(network(images[rows])["logits"], labels[rows])
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
     module = network.to(memory_format=torch.contiguous_format).eval()

@@ -43,19 +43,20 @@ def main() -> None:
     given.results.mkdir(parents=True, exist_ok=True)
     numbers: dict[str, float] = {}
     errors: list[float] = []
-    memory: dict[str, dict[str, float]] = {}
+    memory: dict[str, dict[str, dict[str, float]]] = {}
     for short in given.networks:
         network = NETWORKS[short](given.work)
         found = _register(network, given.work, tuple(given.threads))
         numbers |= {f"{short}_{name}": value for name, value in worth(found.variants).items()}
         _keep(network, found, given.work, given.results)
         errors += _fit_errors(network, found, given.work)
-        memory |= _memory(network, found, given.work)
+        memory[short] = _memory(network, found, given.work)
+    memory_errors = [x["error"] for found in memory.values() for name, x in found.items() if name != "empty"]
     numbers |= {
         "latency_fit_median_error": float(np.median(errors)),
         "latency_fit_p95_error": float(np.percentile(errors, 95)),
-        "memory_error": max(x["error"] for x in memory.values()),
-        "memory_median_error": float(np.median([x["error"] for x in memory.values()])),
+        "memory_error": max(memory_errors),
+        "memory_median_error": float(np.median(memory_errors)),
     }
     machine = hardware(HardwareKind.CPU)
     content = {"machine": machine.model, "cores": machine.cores, "numbers": numbers, "memory": memory}
@@ -69,7 +70,10 @@ def worth(variants: Sequence[tuple[Variant, Profile]]) -> dict[str, float]:
     Only variants count that lose at most one point of accuracy; `accuracy_drop` is that of the best one. On one thread
     the times do not depend on what else the machine does.
     """
-    [eager] = [p for v, p in variants if (v.runtime, v.precision, v.threads) == ("torch", "fp32", 1)][:1]
+    eager = max(
+        (p for v, p in variants if (v.runtime, v.precision, v.threads) == ("torch", "fp32", 1)),
+        key=lambda x: x.saturation_qps,
+    )
     able = [
         (p.saturation_qps / eager.saturation_qps, eager.accuracy.value - p.accuracy.value)
         for v, p in variants
@@ -185,18 +189,12 @@ def _left_out_errors(variant: Variant, profile: Profile, found: Registration, sa
 
 
 def _memory(network: Network, found: Registration, work: Path) -> dict[str, dict[str, float]]:
-    import ray
-
     from benchmarks.variants.actors import memory_errors
 
-    ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level="error")
-    try:
-        variants = [x for x in found.variants if x[0].threads == 1]
-        errors = memory_errors(variants, found.architecture, (work / "repository").resolve(), network.validation)
-    finally:
-        ray.shutdown()
+    variants = [x for x in found.variants if x[0].threads == 1]
+    errors = memory_errors(variants, found.architecture, work, network.validation)
     for name, x in errors.items():
-        print(f"  {name}: {x['predicted_mb']:.0f} MB predicted, {x['used_mb']:.0f} MB used, {x['error']:.1%} off")
+        print(f"  {name}: {x['profiled_mb']:.0f} MB in the profile, {x['used_mb']:.0f} MB used, {x['error']:.1%} off")
     return errors
 
 

@@ -17,7 +17,7 @@ from infaas_ray.domain import (
 from infaas_ray.errors import InvalidModel, Refused
 from infaas_ray.variants.machine import hardware
 from infaas_ray.variants.profile_job import Measured
-from infaas_ray.variants.profiler import Judge, batch_sizes, lay_out, profile_of
+from infaas_ray.variants.profiler import ACTOR_BYTES, Judge, batch_sizes, lay_out, profile_of
 from infaas_ray.variants.validation import ValidationSet
 
 ROWS, CALIBRATION = 40, 10
@@ -112,6 +112,7 @@ def test_a_profile_sums_load_and_first_call_and_takes_the_best_rate() -> None:
     accuracy = Accuracy(value=0.5, metric="top1_accuracy", rows=1, standard_error=0.1)
     found = profile_of(variant, measured, accuracy)
     assert (found.load_s, found.variant) == (1.5, variant.name)
-    assert (found.warm_load_s, found.added_memory_bytes, found.peak_device_memory_bytes) == (0.25, 3, 7)
+    assert (found.warm_load_s, found.peak_device_memory_bytes) == (0.25, 7)
+    assert (found.baseline_memory_bytes, found.peak_memory_bytes) == (ACTOR_BYTES, ACTOR_BYTES + 3)
     assert found.fit is not None
     assert found.saturation_qps == pytest.approx(20.0)
