@@ -34,7 +34,7 @@ def class_counts(asked: Mapping[Asked, int], missed: Mapping[Asked, int]) -> tup
             rows=rows[key],
             missed=misses[key],
         )
-        for key in rows.keys() | misses.keys()
+        for key in dict.fromkeys((*rows, *misses))  # in an order that does not depend on hashes
     )
 
 

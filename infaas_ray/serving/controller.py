@@ -33,6 +33,7 @@ from infaas_ray.policy.messages import (
     WorkerReported,
 )
 from infaas_ray.policy.replay import encode_header, encode_turn
+from infaas_ray.policy.rhythm import PUBLISHED_S, TURN_S
 from infaas_ray.policy.routing import Catalog, RoutingTable
 from infaas_ray.serving.catalog import read_catalog
 from infaas_ray.serving.replica_actors import ReplicaActors
@@ -40,8 +41,6 @@ from infaas_ray.serving.workers import Node, living_nodes, start_monitor
 from infaas_ray.storage.metadata import Metadata
 
 _logger = logging.getLogger(__name__)
-_TURN_S = 0.5
-_PUBLISHED_S = 0.2  # routers have taken over a new table after this; only then is a replica told to drain
 _LISTEN_S = 10.0
 
 
@@ -123,7 +122,7 @@ class Controller:
     async def _loop(self) -> None:
         while not self._closing:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), _TURN_S)
+                await asyncio.wait_for(self._wake.wait(), TURN_S)
             self._wake.clear()
             try:
                 self._see_nodes()
@@ -131,7 +130,7 @@ class Controller:
                 self._turn()
             except Exception:  # whatever it was, the next turn sees the facts anew
                 _logger.exception("a turn of the control loop failed")
-                await asyncio.sleep(_TURN_S)
+                await asyncio.sleep(TURN_S)
 
     def _turn(self) -> None:
         now = time.monotonic()
@@ -168,7 +167,7 @@ class Controller:
             case StartReplica():
                 await self._start_replica(action)
             case DrainReplica():
-                await asyncio.sleep(_PUBLISHED_S)
+                await asyncio.sleep(PUBLISHED_S)
                 if await self._replicas.drain(action.replica):
                     self._report(ReplicaDrained(replica=action.replica))
             case StopReplica():

@@ -16,6 +16,7 @@ from infaas_ray.config import Settings
 from infaas_ray.domain import Architecture, HardwareKind, Variant
 from infaas_ray.errors import ArtifactCorrupt, InfaasError, InvalidModel, MissingExtra
 from infaas_ray.policy.messages import Event, ReplicaDied, ReplicaFailed, ReplicaReady, ReplicaStopped
+from infaas_ray.policy.rhythm import DRAIN_LIMIT_S
 from infaas_ray.policy.routing import Offer
 from infaas_ray.serving.variant_actor import ReplicaSpec, VariantActor
 from infaas_ray.serving.workers import actor_options
@@ -23,7 +24,6 @@ from infaas_ray.serving.workers import actor_options
 PREFIX = "replica:"
 _PERMANENT = (ArtifactCorrupt, InvalidModel, MissingExtra)
 _START_LIMIT_S = 120.0
-_DRAIN_LIMIT_S = 60.0
 
 
 def resources_of(variant: Variant, oversubscription: float) -> dict[str, Any]:
@@ -130,7 +130,7 @@ class ReplicaActors:
         if actor is None:
             return False
         try:
-            await asyncio.wait_for(actor.drain.remote(), _DRAIN_LIMIT_S)
+            await asyncio.wait_for(actor.drain.remote(), DRAIN_LIMIT_S)
         except TimeoutError:
             return True  # it hangs: it is taken out of the way, and its callers hear of it as of a loss
         except RayActorError:

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from typing import assert_never
 
-from infaas_ray.domain import SLO, Answer, Architecture, OnMiss, Query
+from infaas_ray.domain import SLO, Answer, Architecture, Query
 from infaas_ray.errors import (
     DeadlineExceeded,
     InfaasError,
@@ -30,45 +30,14 @@ from infaas_ray.policy.demand import Asked, class_counts
 from infaas_ray.policy.messages import TrafficReported
 from infaas_ray.policy.routing import ReadyReplica, RoutingTable
 from infaas_ray.policy.selection import Dispatch, Load, Reject, ReplicaLoad, SelectionIndex, Verdict, explain, select
+from infaas_ray.policy.underway import MAX_WAIT_S, Way, forget, hold, learn, patience_s, remaining_s
 from infaas_ray.serving.channel import Connection, Reply, connect
 
 OUTCOMES = ("answered", "rejected", "expired", "failed", "cancelled")
-_MAX_WAIT_S = 60.0  # for a query without a latency bound, while its variant loads
 _HANG_S = 10.0  # after the bound, a replica that says nothing is taken for hung
-_FORGIVING = 0.05  # how much of an idle replica's slowdown is forgotten with each report
-_WAY_SMOOTHING = 0.05
-_SMOOTHING = 0.1  # weight of one answer in a replica's measured slowdown
 
 RequestLoad = Callable[[str, float | None], None]
 Fallback = Callable[[ReadyReplica, Query, float | None], Awaitable[Reply]]
-
-
-class Way:
-    """How long a query is under way outside queue and compute: to the replica and back, and through this process.
-
-    Learned from every answer; `high_s` is what few exceed. It is forgotten while nothing is answered, so that refusals
-    because of it do not last.
-    """
-
-    def __init__(self) -> None:
-        self._mean_s = 0.0005
-        self._deviation_s = 0.0001
-
-    @property
-    def high_s(self) -> float:
-        """The mean and three mean deviations."""
-        return self._mean_s + 3 * self._deviation_s
-
-    def learn(self, took_s: float) -> None:
-        """Note one answer."""
-        off = max(0.0, took_s) - self._mean_s
-        self._mean_s += _WAY_SMOOTHING * off
-        self._deviation_s += _WAY_SMOOTHING * (abs(off) - self._deviation_s)
-
-    def forget(self) -> None:
-        """Nothing was answered for a while."""
-        self._mean_s *= 0.8
-        self._deviation_s *= 0.8
 
 
 class Router:
@@ -150,9 +119,7 @@ class Router:
         for connection in list(self._connections.values()):
             connection.drop_silent()
         for load in self._loads.values():
-            if load.ahead(offline=True) - load.rows_elsewhere == 0:  # no answers come from there to learn from
-                load.slowdown += _FORGIVING * (1.0 - load.slowdown)  # so what was slow is tried again by and by
-                load.rows_elsewhere //= 2
+            forget(load)
         for counter in self._window.values():
             counter.clear()
         return report
@@ -222,7 +189,7 @@ class Router:
         counted = False
         while True:
             waited_s = time.monotonic() - arrived
-            if waited_s > _patience_s(query.slo):
+            if waited_s > patience_s(query.slo):
                 raise DeadlineExceeded(f"the latency bound passed after {waited_s * 1e3:.0f} ms without a replica")
             age_s = time.monotonic() - self._table_made
             decision = select(
@@ -266,22 +233,22 @@ class Router:
         return Unavailable(told.message, reject.retry_after_s, told.reasons)
 
     async def _wait_for_load(self, load: Load, query: Query, waited_s: float) -> None:
-        left_s = max(0.0, _patience_s(query.slo) - waited_s)
+        left_s = max(0.0, patience_s(query.slo) - waited_s)
         changed = self._changed
         waiting = self._loads.setdefault(load.variant, ReplicaLoad())
-        _hold(waiting, query, query.rows)
+        hold(waiting, query.slo, query.rows)
         self._request_load(load.variant, left_s)
         try:
             await asyncio.wait_for(changed.wait(), left_s)
         except TimeoutError:
             if query.slo.latency_s is None:
-                raise Unavailable(f"{load.variant} did not load within {_MAX_WAIT_S:.0f} s", load.expected_s) from None
+                raise Unavailable(f"{load.variant} did not load within {MAX_WAIT_S:.0f} s", load.expected_s) from None
         finally:
-            _hold(waiting, query, -query.rows)
+            hold(waiting, query.slo, -query.rows)
 
     async def _dispatch(self, to: Dispatch, query: Query, arrived: float) -> Answer:
         load, index = self._loads[to.replica], self._index  # the table may change meanwhile
-        _hold(load, query, query.rows)
+        hold(load, query.slo, query.rows)
         sent = time.monotonic()
         self._window["served"][to.variant] += query.rows
         try:
@@ -290,7 +257,7 @@ class Router:
             self._mark_lost(to.replica)
             raise
         finally:
-            _hold(load, query, -query.rows)
+            hold(load, query.slo, -query.rows)
         self._way.learn(time.monotonic() - sent - reply.fields["queue_s"] - reply.fields["compute_s"])
         return self._answer(to, query, reply, arrived, index)
 
@@ -301,13 +268,13 @@ class Router:
             try:
                 connection = await self._open(entry)
             except ReplicaLost:
-                return await self._fallback(entry, query, _remaining_s(query.slo, arrived))
+                return await self._fallback(entry, query, remaining_s(query.slo, time.monotonic() - arrived))
         fields = {
             "rows": query.rows,
-            "remaining_s": _remaining_s(query.slo, arrived),
+            "remaining_s": remaining_s(query.slo, time.monotonic() - arrived),
             "offline": query.slo.offline,
         }
-        return await connection.call("infer", fields, query.inputs, _patience_s(query.slo) + _HANG_S)
+        return await connection.call("infer", fields, query.inputs, patience_s(query.slo) + _HANG_S)
 
     async def _open(self, entry: ReadyReplica) -> Connection:
         """Connect to a replica; queries that come meanwhile wait for the same attempt."""
@@ -334,9 +301,7 @@ class Router:
         compute_s: float = numbers["compute_s"]
         latency_s = time.monotonic() - arrived
         load = self._loads.get(to.replica) or ReplicaLoad()
-        load.rows_elsewhere = max(0, numbers["queued_rows"] - load.rows_in_flight - load.rows_offline)
-        ratio = compute_s / index.latency_s(to.variant, numbers["batch_rows"])
-        load.slowdown += _SMOOTHING * (max(0.5, min(10.0, ratio)) - load.slowdown)
+        learn(load, numbers["queued_rows"], compute_s, index.latency_s(to.variant, numbers["batch_rows"]))
         slo = query.slo
         self.by_variant[to.variant] += 1
         return Answer(
@@ -365,23 +330,3 @@ class Router:
     def status(self) -> Mapping[str, int]:
         """How many queries were accepted, and what became of them."""
         return {name: self.counts[name] for name in ("accepted", *OUTCOMES)}
-
-
-def _patience_s(slo: SLO) -> float:
-    """How long a query may wait for its answer: its bound, unless it has none or accepts to be late."""
-    return _MAX_WAIT_S if slo.latency_s is None or slo.on_miss is OnMiss.LATE else slo.latency_s
-
-
-def _remaining_s(slo: SLO, arrived: float) -> float | None:
-    """What is left of the bound after which the query expires; None where it never does."""
-    if slo.latency_s is None or slo.on_miss is OnMiss.LATE:
-        return None
-    return slo.latency_s - (time.monotonic() - arrived)
-
-
-def _hold(load: ReplicaLoad, query: Query, rows: int) -> None:
-    """Count rows into a load, or out of it where negative."""
-    if query.slo.offline:
-        load.rows_offline += rows
-    else:
-        load.rows_in_flight += rows

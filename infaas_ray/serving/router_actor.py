@@ -15,6 +15,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from infaas_ray.config import Settings
 from infaas_ray.domain import SLO, OnMiss, Query
 from infaas_ray.errors import InfaasError, ReplicaLost
+from infaas_ray.policy.rhythm import REPORT_S, SAME_LOAD_S
 from infaas_ray.policy.routing import ReadyReplica
 from infaas_ray.serving.channel import Incoming, Reply, Server, socket_folder
 from infaas_ray.serving.http_door import HttpDoor
@@ -24,8 +25,6 @@ from infaas_ray.serving.replica_actors import PREFIX
 from infaas_ray.serving.router import Router
 from infaas_ray.serving.workers import CONTROLLER
 
-_REPORT_S = 0.5
-_SAME_LOAD_S = 0.25  # a load that was asked for is not asked for again within this time
 _ANSWER_FIELDS = [
     "variant",
     "replica",
@@ -93,11 +92,11 @@ class RouterActor:
             try:
                 version = await self._take_table(version)
             except (RayError, ValueError):  # a controller that restarts is found again by its name
-                await asyncio.sleep(_REPORT_S)
+                await asyncio.sleep(REPORT_S)
 
     async def _report(self) -> None:
         while True:
-            await asyncio.sleep(_REPORT_S)
+            await asyncio.sleep(REPORT_S)
             about = {
                 "counts": dict(self._router.status()),
                 "conditions": self._router.conditions(),
@@ -109,7 +108,7 @@ class RouterActor:
 
     def _request_load(self, variant: str, within_s: float | None) -> None:
         now = time.monotonic()
-        if now - self._asked.get(variant, 0.0) >= _SAME_LOAD_S:
+        if now - self._asked.get(variant, 0.0) >= SAME_LOAD_S:
             self._asked[variant] = now
             with contextlib.suppress(ValueError):
                 self._controller().request_load.remote(variant, within_s)

@@ -12,9 +12,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from infaas_ray.domain import WorkerType
 from infaas_ray.policy.messages import WorkerReported
+from infaas_ray.policy.rhythm import MONITOR_S
 
 CONTROLLER = "controller"
-_PERIOD_S = 1.0
 _NODE_TYPE_LABEL = "ray.io/node-group"
 
 
@@ -73,7 +73,7 @@ class WorkerMonitor:
 
     async def _loop(self) -> None:
         while True:
-            await asyncio.sleep(_PERIOD_S)
+            await asyncio.sleep(MONITOR_S)
             report = WorkerReported(
                 worker=self._node,
                 cpu_share=psutil.cpu_percent() / 100,

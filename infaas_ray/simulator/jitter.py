@@ -1,0 +1,89 @@
+"""How long a batch takes alone on its machine: drawn from the profile's quantiles.
+
+Rule: the median of the batch's size times a factor whose logarithm is a piecewise linear function of a standard normal
+draw, through the profile's p50, p95, p99 and, where known, p99.9; beyond the last the line goes on. Below the median
+nothing is known, so the part up to the p95 is mirrored: a lognormal body with a tail of its own. Between measured
+sizes the quantiles' logarithms are interpolated.
+"""
+
+from collections.abc import Iterator
+from math import exp, log
+from statistics import NormalDist
+from typing import Protocol
+
+import numpy as np
+
+from infaas_ray.domain import BatchLatency
+from infaas_ray.policy.latency import LatencyCurve
+from infaas_ray.policy.routing import Offer
+
+_BLOCK = 8192
+_Z = tuple(NormalDist().inv_cdf(x) for x in (0.95, 0.99, 0.999))
+_Shape = tuple[float, float, float]  # logarithms of p95, p99 and p99.9 over the median
+
+
+class BatchTimes(Protocol):
+    """The times of a variant's batches."""
+
+    def draw(self, rows: int) -> float:
+        """Seconds that a batch of so many rows computes, alone on its machine."""
+        ...
+
+
+def normals(rng: np.random.Generator) -> Iterator[float]:
+    """Standard normal draws without end."""
+    while True:
+        yield from rng.standard_normal(_BLOCK).tolist()
+
+
+def exponentials(rng: np.random.Generator) -> Iterator[float]:
+    """Exponential draws of mean 1 without end."""
+    while True:
+        yield from rng.exponential(1.0, _BLOCK).tolist()
+
+
+class ProfiledTimes:
+    """Times by the rule of this module. More rows than the batch limit run as several batches."""
+
+    __slots__ = ("_draws", "_known", "_limit", "_median_s", "_points")
+
+    def __init__(self, offer: Offer, draws: Iterator[float]) -> None:
+        self._median_s = LatencyCurve.median(offer.profile, offer.variant.batch_limit)
+        self._limit = offer.variant.batch_limit
+        self._points = [(x.batch, _shape(x)) for x in offer.profile.latencies]
+        self._known: dict[int, tuple[float, _Shape]] = {}
+        self._draws = draws
+
+    def draw(self, rows: int) -> float:
+        """As `BatchTimes` says."""
+        if rows > self._limit:
+            full, rest = divmod(rows, self._limit)
+            return sum(self.draw(self._limit) for _ in range(full)) + (self.draw(rest) if rest else 0.0)
+        known = self._known.get(rows)
+        if known is None:
+            known = self._known[rows] = (self._median_s(rows), self._shape_at(rows))
+        median_s, (p95, p99, p999) = known
+        return median_s * exp(_log_factor(next(self._draws), p95, p99, p999))
+
+    def _shape_at(self, rows: int) -> _Shape:
+        points = self._points
+        upper = next((i for i, (batch, _) in enumerate(points) if batch >= rows), len(points) - 1)
+        (low, below), (high, above) = points[max(0, upper - 1)], points[upper]
+        share = 1.0 if high == low else min(1.0, (rows - low) / (high - low))
+        p95, p99, p999 = (a + (b - a) * share for a, b in zip(below, above, strict=True))
+        return p95, p99, p999
+
+
+def _log_factor(z: float, p95: float, p99: float, p999: float) -> float:
+    if z < _Z[0]:
+        return z * p95 / _Z[0]
+    if z < _Z[1]:
+        return p95 + (z - _Z[0]) * (p99 - p95) / (_Z[1] - _Z[0])
+    return p99 + (z - _Z[1]) * (p999 - p99) / (_Z[2] - _Z[1])
+
+
+def _shape(point: BatchLatency) -> _Shape:
+    p95, p99 = log(point.p95_s / point.p50_s), log(point.p99_s / point.p50_s)
+    if point.p999_s is not None:
+        return p95, p99, log(point.p999_s / point.p50_s)
+    return p95, p99, p99 + (p99 - p95) * (_Z[2] - _Z[1]) / (_Z[1] - _Z[0])

@@ -1,0 +1,67 @@
+"""What the simulated world is like beside catalogue and workload: delays, jitter, and what goes wrong how often."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from math import isfinite
+from typing import Any, ClassVar
+
+from infaas_ray.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorldSettings:
+    """The world, in seconds, shares and events an hour.
+
+    - `workers`: machines that are there at the beginning, by worker type; where a type is not named, its least number.
+    - `routers`: arrivals take turns among them.
+    - `way_s`: mean time of a query to its replica and back, outside queue and compute.
+    - `control_delay_s`: from a fact to the controller's turn, and from an order to who performs it.
+    - `table_delay_s`: from a new routing table to the routers.
+    - `start_overhead_s`: what the start of a replica takes beyond the profiled load: the making of its process.
+    - `stop_s`: how long a replica takes to end.
+    - `start_jitter`, `boot_jitter`: standard deviation of the logarithm of starts and of boots.
+    - `start_failures`, `launch_failures`: shares of starts and of launches that fail, after `launch_failure_s`.
+    - `most_workers`: what the provider has, by worker type; more launches fail.
+    - `replica_crashes_per_hour`, `worker_crashes_per_hour`: of each one that runs, without notice.
+    - `interruptions_per_hour`: of each spot machine, with `notice_s` of notice.
+    - `loss_noticed_s`: until a router knows that a replica is gone.
+    - `least_billed_s`: a machine is paid from its launch (not from when it can be used) to its end, at least so long.
+    - `solve_s`, `solve_s_per_variable`: what making a plan takes: a constant, and per variable of the problem.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}  # an unknown key in a file is an error
+
+    workers: Mapping[str, int] = field(default_factory=dict)
+    routers: int = 1
+    way_s: float = 0.0005
+    control_delay_s: float = 0.002
+    table_delay_s: float = 0.005
+    start_overhead_s: float = 0.8
+    stop_s: float = 0.1
+    start_jitter: float = 0.1
+    boot_jitter: float = 0.15
+    start_failures: float = 0.0
+    launch_failures: float = 0.0
+    launch_failure_s: float = 5.0
+    most_workers: Mapping[str, int] = field(default_factory=dict)
+    replica_crashes_per_hour: float = 0.0
+    worker_crashes_per_hour: float = 0.0
+    interruptions_per_hour: float = 0.0
+    notice_s: float = 120.0
+    loss_noticed_s: float = 0.01
+    least_billed_s: float = 60.0
+    solve_s: float = 0.02
+    solve_s_per_variable: float = 0.0005
+
+    def __post_init__(self) -> None:
+        for name in (x.name for x in fields(self)):
+            value = getattr(self, name)
+            if isinstance(value, Mapping):
+                if any(count < 0 for count in value.values()):
+                    raise ConfigError(f"world.{name} must map worker types to counts, 0 or more")
+            elif not isfinite(value) or value < (1 if name == "routers" else 0):
+                least = 1 if name == "routers" else 0
+                raise ConfigError(f"world.{name} must be a number of at least {least}, not {value!r}")
+        for name in ("start_failures", "launch_failures"):
+            if getattr(self, name) > 1:
+                raise ConfigError(f"world.{name} is a share, at most 1, not {getattr(self, name)!r}")
