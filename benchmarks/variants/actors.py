@@ -54,11 +54,11 @@ def _one(
         repository=str(repository),
         secret=b"benchmark",
     )
-    actor = ray.remote(VariantActor).options(num_cpus=variant.threads / 2, max_concurrency=1000).remote(spec)
+    actor = ray.remote(VariantActor).options(num_cpus=variant.threads / 2, max_concurrency=1000).remote()
     try:
         pid = ray.get(actor.describe.remote())["pid"]
         before = memory_bytes("VmRSS", pid)
-        ray.get(actor.start.remote())
+        ray.get(actor.start.remote(spec))
         for batch in batch_sizes(variant.batch_limit):
             inputs = {name: x[:batch] for name, x in rows.items()}
             for _ in range(_RUNS):
