@@ -47,6 +47,13 @@ class ClusterSettings(_Section):
     )
 
 
+class ShellSettings(_Section):
+    """Processes that wait on each worker to become replicas of CPU variants: quicker starts for some memory."""
+
+    per_worker: int = Field(default=2, ge=0, le=64, description="how many wait on each worker; 0 turns it off")
+    runtimes: tuple[str, ...] = Field(default=("onnxruntime",), description="whose frameworks they have imported")
+
+
 class StorageSettings(_Section):
     """Where metadata and artifacts are kept; by default in the home folder."""
 
@@ -88,6 +95,7 @@ class Settings(_Section):
     home: Path = Field(default_factory=lambda: Path.home() / ".infaas")
     http: HttpSettings = HttpSettings()
     cluster: ClusterSettings = ClusterSettings()
+    shells: ShellSettings = ShellSettings()
     storage: StorageSettings = StorageSettings()
     prices: PriceSettings = PriceSettings()
     scaling: ScalingSettings = ScalingSettings()

@@ -27,6 +27,7 @@ from infaas_ray.errors import ConfigError, InfaasError, ReplicaLost
 from infaas_ray.serving.frames import MAX_FRAME_BYTES, Frame, FrameReader, encode
 from infaas_ray.serving.shared import LEAST_BYTES, Arena, Lease, SharedArray
 
+ACTOR = "actor:"  # before the name of a Ray actor among addresses: another way to the same replica
 _HANDSHAKE_S = 5.0
 _arena = Arena()
 _HANDSHAKE_BYTES = 4096
@@ -389,7 +390,8 @@ async def connect(addresses: str, secret: bytes, on_lost: Callable[[Connection],
 
     `on_lost` is called once, when the connection is gone. Raises ReplicaLost where none answers.
     """
-    ordered = sorted(addresses.split(","), key=lambda x: not x.startswith("unix:"))
+    places = [x for x in addresses.split(",") if not x.startswith(ACTOR)]
+    ordered = sorted(places, key=lambda x: not x.startswith("unix:"))
     for address in ordered[:-1]:
         connection = Connection(address, secret, on_lost)
         with contextlib.suppress(ReplicaLost):
@@ -398,6 +400,11 @@ async def connect(addresses: str, secret: bytes, on_lost: Callable[[Connection],
     connection = Connection(ordered[-1], secret, on_lost)
     await connection.open()
     return connection
+
+
+def actor_in(addresses: str) -> str:
+    """The name of the actor behind comma-separated addresses; empty where none is named."""
+    return next((x.removeprefix(ACTOR) for x in addresses.split(",") if x.startswith(ACTOR)), "")
 
 
 def socket_folder() -> Path:

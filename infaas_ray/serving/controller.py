@@ -32,6 +32,7 @@ from infaas_ray.policy.messages import (
     WorkerLost,
     WorkerReported,
 )
+from infaas_ray.policy.placement import BUSY_CPU_SHARE
 from infaas_ray.policy.replay import encode_header, encode_turn
 from infaas_ray.policy.rhythm import PUBLISHED_S, TURN_S
 from infaas_ray.policy.routing import Catalog, RoutingTable
@@ -128,6 +129,7 @@ class Controller:
                 self._see_nodes()
                 self._see_catalog()
                 self._turn()
+                self._tend_shells()
             except Exception:  # whatever it was, the next turn sees the facts anew
                 _logger.exception("a turn of the control loop failed")
                 await asyncio.sleep(TURN_S)
@@ -141,6 +143,13 @@ class Controller:
         self._publish(now)
         for action in actions:
             self._spawn(self._perform(action))
+
+    def _tend_shells(self) -> None:
+        if self._closing:
+            return
+        staying = [x for x in self._autoscaler.fleet.workers.values() if not x.leaving]
+        calm = {x.name: x.name in self._usage and x.cpu_share <= BUSY_CPU_SHARE for x in staying}
+        self._replicas.tend_shells(calm, time.monotonic())
 
     def _publish(self, now: float) -> None:
         table = self._autoscaler.routing_table(now)
@@ -180,7 +189,7 @@ class Controller:
             self._report(ReplicaFailed(replica=action.replica, variant=action.variant, reason=reason, permanent=True))
             return
         architecture = self._catalog.architectures[offer.variant.architecture]
-        await self._replicas.start(action.replica, action.worker, offer, architecture)
+        await self._replicas.start(action, offer, architecture)
 
     # -- facts that are looked up
 
@@ -258,6 +267,7 @@ class Controller:
             "resources": node.resources,
             "cpu_share": usage.cpu_share if usage else None,
             "memory_share": usage.memory_share if usage else None,
+            "shells": self._replicas.shells(node.id),
         }
 
     async def catalog(self) -> Catalog:
@@ -272,7 +282,7 @@ class Controller:
         """Stop scaling, let every replica finish, and end them."""
         self._closing = True
         self._wake.set()
-        await asyncio.gather(*(self._replicas.retire(x) for x in self._replicas.names()))
+        await self._replicas.close()
         self._log.close()
         self._metadata.close()
 

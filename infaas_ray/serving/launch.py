@@ -20,6 +20,7 @@ from infaas_ray.serving.controller import Controller
 from infaas_ray.serving.driver import System
 from infaas_ray.serving.head import Run, end_head, joined, only_one, read_run, start_head, url_of, write_run
 from infaas_ray.serving.router_actor import RouterActor
+from infaas_ray.serving.shares import Shares
 from infaas_ray.serving.workers import CONTROLLER, actor_options
 
 OnStep = Callable[[str], None]
@@ -136,6 +137,7 @@ def _end_actors(settings: Settings, on_step: OnStep) -> None:
         if found["namespace"] == namespace:
             with contextlib.suppress(ValueError):
                 ray.kill(ray.get_actor(found["name"], namespace))
+    Shares(namespace).adopt(())  # those of a controller that did not get so far
 
 
 def _controller(namespace: str) -> Any:

@@ -1,40 +1,54 @@
 """The variant actors of a system: makes them, watches them, drains and ends them, and finds those that live.
 
-Each is a named, detached Ray actor pinned to its worker and to the resources of its variant, without restarts: Ray
-tells of a death within milliseconds, and the autoscaler decides about a successor. What happens becomes an event.
+Each is a named, detached Ray actor pinned to its worker, without restarts: Ray tells of a death within milliseconds,
+and the autoscaler decides about a successor. What happens becomes an event. A replica of a CPU variant is made of a
+shell where one waits, and its processors are reserved beside it; others hold their resources themselves, because the
+devices that Ray gives to an actor are settled when it is made.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+import secrets
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 import ray
 from ray.exceptions import RayActorError, RayError
 
 from infaas_ray.config import Settings
-from infaas_ray.domain import Architecture, HardwareKind, Variant
+from infaas_ray.domain import Architecture, HardwareKind
 from infaas_ray.errors import ArtifactCorrupt, InfaasError, InvalidModel, MissingExtra
-from infaas_ray.policy.messages import Event, ReplicaDied, ReplicaFailed, ReplicaReady, ReplicaStopped
+from infaas_ray.policy.messages import (
+    Event,
+    ReplicaDied,
+    ReplicaFailed,
+    ReplicaReady,
+    ReplicaStopped,
+    StartReplica,
+)
 from infaas_ray.policy.rhythm import DRAIN_LIMIT_S
 from infaas_ray.policy.routing import Offer
-from infaas_ray.serving.variant_actor import ReplicaSpec, VariantActor
+from infaas_ray.serving.shares import Shares
+from infaas_ray.serving.shells import Shells
+from infaas_ray.serving.variant_actor import Phase, ReplicaSpec, VariantActor
 from infaas_ray.serving.workers import actor_options
 
-PREFIX = "replica:"
+_REPLICA = "replica:"
+_SHELL = "shell:"
 _PERMANENT = (ArtifactCorrupt, InvalidModel, MissingExtra)
 _START_LIMIT_S = 120.0
+_ANSWER_LIMIT_S = 10.0
 
 
-def resources_of(variant: Variant, oversubscription: float) -> dict[str, Any]:
-    """Ray resources that pin a replica: a share of processors, one accelerator, or its Neuron cores."""
-    match variant.hardware:
+def resources_of(hardware: HardwareKind, amount: float) -> dict[str, Any]:
+    """The amount of the main resource of that hardware, as Ray's options of an actor."""
+    match hardware:
         case HardwareKind.GPU:
-            return {"num_cpus": 0, "num_gpus": 1}
+            return {"num_cpus": 0, "num_gpus": amount}
         case HardwareKind.NEURON:
-            return {"num_cpus": 0, "resources": {"neuron_cores": variant.threads}}
+            return {"num_cpus": 0, "resources": {"neuron_cores": amount}}
         case HardwareKind.CPU:
-            return {"num_cpus": variant.threads / oversubscription}
+            return {"num_cpus": amount}
 
 
 class ReplicaActors:
@@ -47,7 +61,9 @@ class ReplicaActors:
         self._actors: dict[str, Any] = {}
         self._pids: dict[str, int] = {}
         self._stopping: set[str] = set()
-        self._watches: set[asyncio.Task[None]] = set()
+        self._jobs: set[asyncio.Task[None]] = set()
+        self._shares = Shares(settings.cluster.namespace)
+        self._shells = Shells(settings.shells.per_worker, _RayShells(settings))
 
     def names(self) -> list[str]:
         """Ids of the replicas whose actors live."""
@@ -57,69 +73,101 @@ class ReplicaActors:
         """Process id of a replica."""
         return self._pids.get(replica)
 
-    async def adopt(self) -> None:
-        """Find the variant actors that a former controller left, and report each that answers as ready."""
-        namespace = self._settings.cluster.namespace
-        for found in ray.util.list_named_actors(all_namespaces=True):
-            if found["namespace"] == namespace and found["name"].startswith(PREFIX):
-                actor = ray.get_actor(found["name"], namespace)
-                try:
-                    state = await asyncio.wait_for(actor.describe.remote(), 5.0)
-                except (RayError, TimeoutError):
-                    continue
-                if state["address"]:
-                    self._ready(actor, state)
-                else:
-                    ray.kill(actor)  # it was still loading; the autoscaler will ask again if it is needed
+    def shells(self, worker: str) -> int:
+        """How many shells wait on a worker."""
+        return self._shells.count(worker)
 
-    async def start(self, replica: str, worker: str, offer: Offer, architecture: Architecture) -> None:
-        """Make the actor and load the model; reports ReplicaReady or ReplicaFailed."""
-        settings = self._settings
+    def tend_shells(self, calm: Mapping[str, bool], now: float) -> None:
+        """Make the shells that are missing. `calm`: the workers that stay, and whether their processors have time."""
+        self._shells.tend(calm, now)
+
+    async def adopt(self) -> None:
+        """Take over what a former controller left: report each replica that answers as ready, keep the shells.
+
+        What was still loading ends; the autoscaler asks again if it is needed. What was told to end is seen to its end.
+        One that does not say what it is within some seconds answers no query either, and is ended.
+        """
+        namespace = self._settings.cluster.namespace
+        names = [x["name"] for x in ray.util.list_named_actors(all_namespaces=True) if x["namespace"] == namespace]
+        await asyncio.gather(*(self._adopt(x) for x in names if x.startswith((_REPLICA, _SHELL))))
+        self._shares.adopt(self._actors.keys())
+
+    async def _adopt(self, name: str) -> None:
+        actor = None
+        try:
+            actor = ray.get_actor(name, self._settings.cluster.namespace)
+            state = await asyncio.wait_for(actor.describe.remote(), _ANSWER_LIMIT_S)
+        except (RayError, TimeoutError, ValueError):
+            if actor is not None:
+                ray.kill(actor)
+            return
+        match state["phase"]:
+            case Phase.SHELL:
+                self._shells.adopt(state["worker"], actor)
+            case Phase.READY:
+                self._ready(actor, state)
+            case Phase.ENDING:
+                self._spawn(_see_off(actor))
+            case _:
+                ray.kill(actor)
+
+    async def start(self, order: StartReplica, offer: Offer, architecture: Architecture) -> None:
+        """Make the actor, or take a shell, and load the model; reports ReplicaReady or ReplicaFailed."""
         spec = ReplicaSpec(
-            replica=replica,
+            replica=order.replica,
             variant=offer.variant,
             architecture=architecture,
             profile=offer.profile,
-            repository=settings.repository,
+            repository=self._settings.repository,
             secret=self._secret,
-            local=settings.local,
+            local=self._settings.local,
         )
-        options = actor_options(PREFIX + replica, settings.cluster.namespace, worker)
-        options |= resources_of(offer.variant, settings.scaling.oversubscription) | {"max_concurrency": 10_000}
         try:
-            actor = ray.remote(VariantActor).options(**options).remote(spec)
-            self._actors[replica] = actor
-            state = await asyncio.wait_for(actor.start.remote(), _START_LIMIT_S)
+            state = await asyncio.wait_for(self._start(order, spec), _START_LIMIT_S)
         except (RayError, InfaasError, TimeoutError, ValueError) as error:
-            self._fail(replica, offer.name, error)
+            self._fail(order.replica, offer.name, error)
         else:
-            self._ready(actor, state)
+            self._ready(self._actors[order.replica], state)
+
+    async def _start(self, order: StartReplica, spec: ReplicaSpec) -> dict[str, Any]:
+        hardware = spec.variant.hardware
+        shell = self._shells.take(order.worker) if hardware is HardwareKind.CPU else None
+        if shell is None:
+            options = actor_options(_REPLICA + order.replica, self._settings.cluster.namespace, order.worker)
+            options |= resources_of(hardware, order.amount) | {"max_concurrency": 10_000}
+            self._actors[order.replica] = ray.remote(VariantActor).options(**options).remote()
+            state = await self._actors[order.replica].start.remote(spec)
+        else:
+            self._actors[order.replica] = shell
+            share = self._shares.take(order.replica, order.worker, order.amount)
+            state, _ = await asyncio.gather(shell.start.remote(spec), share)
+        return dict(state)
 
     def _fail(self, replica: str, variant: str, error: Exception) -> None:
         actor = self._actors.pop(replica, None)
         if actor is not None:
             ray.kill(actor)
+        self._shares.give_back(replica)
+        self._stopping.discard(replica)
         cause = getattr(error, "cause", error)
         reason = f"did not start within {_START_LIMIT_S:.0f} s" if isinstance(error, TimeoutError) else str(cause)
         permanent = isinstance(cause, _PERMANENT)
         self._report(ReplicaFailed(replica=replica, variant=variant, reason=reason, permanent=permanent))
 
-    def _ready(self, actor: Any, state: dict[str, Any]) -> None:
+    def _ready(self, actor: Any, state: Mapping[str, Any]) -> None:
         replica = state["replica"]
         self._actors[replica] = actor
         self._pids[replica] = state["pid"]
-        task = asyncio.get_running_loop().create_task(self._watch(replica, actor))
-        self._watches.add(task)
-        task.add_done_callback(self._watches.discard)
+        self._spawn(self._watch(replica, actor))
         facts = {name: state[name] for name in ("replica", "variant", "worker", "address")}
         self._report(ReplicaReady(**facts))
 
     async def _watch(self, replica: str, actor: Any) -> None:
         """Wait for the actor's end and report it."""
-        with contextlib.suppress(RayError):
-            await actor.watch.remote()
+        await _gone(actor)
         self._actors.pop(replica, None)
         self._pids.pop(replica, None)
+        self._shares.give_back(replica)
         asked = replica in self._stopping
         self._stopping.discard(replica)
         self._report(ReplicaStopped(replica=replica) if asked else ReplicaDied(replica=replica))
@@ -144,11 +192,59 @@ class ReplicaActors:
             self._report(ReplicaStopped(replica=replica))
             return
         self._stopping.add(replica)
-        with contextlib.suppress(RayError, TimeoutError):
-            await asyncio.wait_for(actor.stop.remote(), 5.0)
-        ray.kill(actor)
+        await _stop(actor)
 
     async def retire(self, replica: str) -> None:
         """Drain, then stop."""
         if await self.drain(replica):
             await self.stop(replica)
+
+    def _spawn(self, job: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(job)
+        self._jobs.add(task)
+        task.add_done_callback(self._jobs.discard)
+
+    async def close(self) -> None:
+        """Retire every replica and end the shells."""
+        self._shells.end()
+        await asyncio.gather(*(self.retire(x) for x in self.names()))
+        self._shares.adopt(())
+
+
+class _RayShells:
+    """Makes shells as Ray actors that hold no resource."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def make(self, worker: str) -> Any:
+        name = f"{_SHELL}{worker[:12]}:{secrets.token_hex(4)}"
+        options = actor_options(name, self._settings.cluster.namespace, worker)
+        return ray.remote(VariantActor).options(**options, num_cpus=0, max_concurrency=10_000).remote()
+
+    async def prepare(self, shell: Any) -> None:
+        await shell.prepare.remote(self._settings.shells.runtimes)
+
+    async def gone(self, shell: Any) -> None:
+        await _gone(shell)
+
+    def end(self, shell: Any) -> None:
+        ray.kill(shell)
+
+
+async def _gone(actor: Any) -> None:
+    with contextlib.suppress(RayError):
+        await actor.watch.remote()
+
+
+async def _stop(actor: Any) -> None:
+    with contextlib.suppress(RayError, TimeoutError):
+        await asyncio.wait_for(actor.stop.remote(), 5.0)
+    ray.kill(actor)
+
+
+async def _see_off(actor: Any) -> None:
+    """Let a replica of a former controller that drains finish."""
+    with contextlib.suppress(RayError, TimeoutError):
+        await asyncio.wait_for(actor.drain.remote(), DRAIN_LIMIT_S)
+    await _stop(actor)

@@ -17,11 +17,10 @@ from infaas_ray.domain import SLO, OnMiss, Query
 from infaas_ray.errors import InfaasError, ReplicaLost
 from infaas_ray.policy.rhythm import REPORT_S, SAME_LOAD_S
 from infaas_ray.policy.routing import ReadyReplica
-from infaas_ray.serving.channel import Incoming, Reply, Server, socket_folder
+from infaas_ray.serving.channel import Incoming, Reply, Server, actor_in, socket_folder
 from infaas_ray.serving.http_door import HttpDoor
 from infaas_ray.serving.ingress import HttpApp
 from infaas_ray.serving.metrics import Metrics
-from infaas_ray.serving.replica_actors import PREFIX
 from infaas_ray.serving.router import Router
 from infaas_ray.serving.workers import CONTROLLER
 
@@ -116,7 +115,7 @@ class RouterActor:
     async def _call_by_ray(self, replica: ReadyReplica, query: Query, remaining_s: float | None) -> Reply:
         """Ask a replica that the channel cannot reach through its actor."""
         try:
-            actor = ray.get_actor(PREFIX + replica.id, self._settings.cluster.namespace)
+            actor = ray.get_actor(actor_in(replica.address), self._settings.cluster.namespace)
             fields, arrays = await actor.infer.remote(dict(query.inputs), query.rows, remaining_s, query.slo.offline)
         except (RayActorError, ValueError) as error:
             raise ReplicaLost(f"replica {replica.id} is gone: {error}") from None

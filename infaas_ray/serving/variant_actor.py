@@ -1,24 +1,38 @@
 """The Ray actor around one replica: loads the artifact, opens the channel, and can be watched, drained and asked.
 
-Ray pins it to resources and notices its death; queries come over the channel, or by `infer` where no direct
-connection is possible.
+Until it is told what to load it is a shell, which may wait for that. Ray places it and notices its death; queries come
+over the channel, or by `infer` where no direct connection is possible.
 """
 
 import asyncio
 import os
+import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from enum import StrEnum
 from typing import Any
 
 import msgspec
 import ray
 
-from infaas_ray.domain import Architecture, Array, Profile, Variant
+from infaas_ray.domain import Architecture, Array, HardwareKind, Profile, Variant
 from infaas_ray.errors import InfaasError
-from infaas_ray.serving.channel import Incoming, Server, socket_folder
+from infaas_ray.serving.channel import ACTOR, Incoming, Server, socket_folder
 from infaas_ray.serving.replica import Replica, Result
 from infaas_ray.storage.repository import repository_at
-from infaas_ray.variants.runtime import runtime_named
+from infaas_ray.variants.runtime import LoadedModel, preload, runtime_named
+
+_LOWEST_PRIORITY = 19
+
+
+class Phase(StrEnum):
+    """What a variant actor is at this moment."""
+
+    SHELL = "shell"
+    LOADING = "loading"
+    READY = "ready"
+    ENDING = "ending"
 
 
 class ReplicaSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,42 +58,61 @@ def result_fields(result: Result) -> dict[str, Any]:
 
 
 class VariantActor:
-    """One replica of one variant."""
+    """A shell, then one replica of one variant."""
 
-    def __init__(self, spec: ReplicaSpec) -> None:
-        self._spec = spec
+    def __init__(self) -> None:
+        self._spec: ReplicaSpec | None = None
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._replica: Replica | None = None
         self._server: Server | None = None
         self._address = ""
         self._load_s = 0.0
+        self._phase = Phase.SHELL
 
-    async def start(self) -> dict[str, Any]:
-        """Load the model and listen; return `describe()`. Raises the load's error."""
-        if self._replica is None:
-            started = time.monotonic()
-            spec = self._spec
-            model = await asyncio.get_running_loop().run_in_executor(self._executor, self._load)
-            self._load_s = time.monotonic() - started
-            self._replica = Replica(model, spec.variant, spec.architecture, spec.profile, self._executor)
-            self._server = Server(self._on_call, spec.secret)
-            host = "127.0.0.1" if spec.local else ray.util.get_node_ip_address()
-            remote = await self._server.listen(f"{host}:0")
-            local = await self._server.listen(f"unix:{socket_folder() / f'{os.getpid()}.sock'}")
-            self._address = f"{remote},{local}"
+    async def prepare(self, runtimes: Sequence[str]) -> None:
+        """Import the frameworks of these runtimes, on a thread to which all others on the machine go before."""
+        loop = asyncio.get_running_loop()
+        done = asyncio.Event()
+
+        def work() -> None:
+            try:
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)  # of this thread alone
+                for name in runtimes:
+                    preload(name)
+            finally:
+                loop.call_soon_threadsafe(done.set)
+
+        threading.Thread(target=work, name="prepare", daemon=True).start()
+        await done.wait()
+
+    async def start(self, spec: ReplicaSpec) -> dict[str, Any]:
+        """Become that replica: load the model and listen; return `describe()`. Raises the load's error."""
+        assert self._spec is None, "it is a replica already"
+        self._spec, self._phase = spec, Phase.LOADING
+        if spec.variant.hardware is HardwareKind.CPU:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray shows every GPU to an actor that has asked for none
+        started = time.monotonic()
+        model = await asyncio.get_running_loop().run_in_executor(self._executor, _load, spec)
+        self._load_s = time.monotonic() - started
+        self._replica = Replica(model, spec.variant, spec.architecture, spec.profile, self._executor)
+        self._server = Server(self._on_call, spec.secret)
+        host = "127.0.0.1" if spec.local else ray.util.get_node_ip_address()
+        remote = await self._server.listen(f"{host}:0")
+        local = await self._server.listen(f"unix:{socket_folder() / f'{os.getpid()}.sock'}")
+        self._address = f"{remote},{local},{ACTOR}{ray.get_runtime_context().get_actor_name()}"
+        self._phase = Phase.READY
         return self.describe()
 
-    def _load(self) -> Any:
-        spec = self._spec
-        path = repository_at(spec.repository).fetch(spec.variant.artifact)
-        return runtime_named(spec.variant.runtime).load(path, spec.variant, spec.architecture)
-
     def describe(self) -> dict[str, Any]:
-        """Who this is and where it listens; `address` is empty until it has started."""
+        """Who this is and where it listens; `replica` and `variant` are empty in a shell, `address` until it is ready.
+
+        `address` ends with the name of this actor, for callers whom the channel cannot reach.
+        """
         context = ray.get_runtime_context()
         return {
-            "replica": self._spec.replica,
-            "variant": self._spec.variant.name,
+            "phase": str(self._phase),
+            "replica": self._spec.replica if self._spec else "",
+            "variant": self._spec.variant.name if self._spec else "",
             "worker": context.get_node_id(),
             "address": self._address,
             "pid": os.getpid(),
@@ -94,11 +127,13 @@ class VariantActor:
 
     async def drain(self) -> None:
         """Refuse new queries; return when the last one has been answered."""
+        self._phase = Phase.ENDING
         if self._replica is not None:
             await self._replica.drain()
 
     async def stop(self) -> None:
         """Unload and stop listening."""
+        self._phase = Phase.ENDING
         if self._replica is not None:
             await self._replica.close()
         if self._server is not None:
@@ -135,3 +170,8 @@ class VariantActor:
 
         fields = call.fields
         self._replica.submit(call.arrays, fields["rows"], fields["remaining_s"], done, fields["offline"])
+
+
+def _load(spec: ReplicaSpec) -> LoadedModel:
+    path = repository_at(spec.repository).fetch(spec.variant.artifact)
+    return runtime_named(spec.variant.runtime).load(path, spec.variant, spec.architecture)

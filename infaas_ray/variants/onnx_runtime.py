@@ -58,6 +58,10 @@ class OnnxRuntime:
         cache, name = _packed_place(variant)
         return cache.get(name) is None
 
+    def preload(self) -> None:
+        """Import the framework."""
+        import_onnxruntime()
+
     def versions(self) -> dict[str, str]:
         """The version of ONNX Runtime, CPU or GPU build."""
         found = {}

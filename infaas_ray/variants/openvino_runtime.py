@@ -55,6 +55,10 @@ class OpenVinoRuntime:
             raise InvalidModel(f"{variant.name}: the model has no output {missing[0]!r}; it has {sorted(given)}")
         return OpenVinoModel(compiled, architecture)
 
+    def preload(self) -> None:
+        """Import the framework."""
+        import_openvino()
+
     def versions(self) -> dict[str, str]:
         """The version of OpenVINO."""
         try:

@@ -8,13 +8,14 @@ or object in the entry point group `infaas_ray.runtimes`. An added runtime that 
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Protocol
 
 from infaas_ray.domain import Architecture, Array, Variant
-from infaas_ray.errors import ConfigError, InvalidInput, one_of
+from infaas_ray.errors import ConfigError, InfaasError, InvalidInput, one_of
 from infaas_ray.variants.fake_runtime import FakeRuntime
 from infaas_ray.variants.neuron_runtime import NeuronRuntime
 from infaas_ray.variants.onnx_runtime import OnnxRuntime
@@ -110,6 +111,17 @@ def prepares(runtime: Runtime, path: Path, variant: Variant) -> bool:
     """
     ask = getattr(runtime, "prepares", None)
     return ask is not None and bool(ask(path, variant))
+
+
+def preload(name: str) -> None:
+    """Import the framework of a runtime ahead of its first load, so far as the runtime can; never raises our errors.
+
+    A runtime that can has a method `preload()`.
+    """
+    with suppress(InfaasError):
+        work = getattr(runtime_named(name), "preload", None)
+        if work is not None:
+            work()
 
 
 @cache

@@ -45,6 +45,10 @@ class TorchRuntime:
         placement = Placement(device, _dtype(torch, variant), variant.batch_limit, self._compiled)
         return TorchModel(torch, program, placement, architecture)
 
+    def preload(self) -> None:
+        """Import the framework."""
+        import_torch()
+
     def versions(self) -> dict[str, str]:
         """The version of PyTorch."""
         try:
