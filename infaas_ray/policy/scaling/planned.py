@@ -7,7 +7,10 @@ Rules:
 - Following: machines are asked for at once, and given back when they were too many for `release_s` and their boot.
   Replicas are started at once where there is room, and drained when they were too many for a while, new before old:
   not before the planned replicas of the same use case are ready. What must make room for a planned one drains at once.
-- A load that a query asks for is started at once, planned or not.
+- A load that a query asks for is started at once where nothing of its architecture is there or coming; else the plan
+  decides, which knows what all queries ask for.
+- Replicas that are too many cost little while nobody needs their room: they stay for a while, against swapping.
+- A plan that is far from proven the best (the solver had no time) is not followed if there is another.
 - A class that fell silent is kept warm for as long as that is cheaper than letting its next query wait for a start.
 """
 
@@ -31,6 +34,8 @@ _OUTGROWN = 1.1  # times what was planned for
 _OUTGROWN_QPS = 1.0  # and at least so much more
 _LOST_S = 30.0  # after which a plan that did not come is not waited for
 _REPLICA_HORIZON_S = 5.0  # to look ahead where no machine can be asked for
+_LOOSE_GAP = 0.1  # a plan that may be dearer than the best by more than this share is not trusted
+_SURPLUS_SHARE = 0.2  # of the time for which a plan is expected to hold, that surplus replicas stay
 _KEEP_LEAST_S, _KEEP_MOST_S = 10.0, 3600.0
 
 Spot = tuple[str, str]  # a variant on a worker type
@@ -78,7 +83,7 @@ class Planned:
         if made.number != self._asked.number:
             return
         self._waiting = False
-        if made.plan is not None:
+        if made.plan is not None and (self._plan is None or made.plan.gap <= _LOOSE_GAP):
             self._plan, self._planned = made.plan, self._asked.demand
 
     def _ask(self, situation: Situation, orders: Orders) -> None:
@@ -165,12 +170,24 @@ class Planned:
     def _answer(self, situation: Situation, orders: Orders) -> None:
         fleet, now = situation.fleet, situation.now
         for variant, because in situation.requests.items():
-            self._pending.setdefault(variant, (because, now + self._settings.request_ttl_s))
+            if self._plan is None or not self._served(variant, fleet):
+                self._pending.setdefault(variant, (because, now + self._settings.request_ttl_s))
         for variant, (because, until) in list(self._pending.items()):
             if now >= until or variant not in fleet.catalog.offers:
                 del self._pending[variant]
             elif not fleet.staying(variant, State.STARTING, State.READY):
                 self._start(variant, because, None, situation, orders)
+
+    def _served(self, variant: str, fleet: Fleet) -> bool:
+        """Whether anything of the variant's architecture is there or coming."""
+        offers = fleet.catalog.offers
+        architecture = offers[variant].variant.architecture
+        return any(
+            x in offers
+            and offers[x].variant.architecture == architecture
+            and fleet.staying(x, State.STARTING, State.READY)
+            for x in fleet.variants()
+        )
 
     def _start(
         self, variant: str, because: str, worker_type: str | None, situation: Situation, orders: Orders
@@ -235,7 +252,8 @@ class Planned:
             return
         held_s = now - self._surplus_since.setdefault(spot, now)
         ready = [x for x in have if x.state is State.READY]
-        least_s = max(self._settings.downscale_delay_s, fleet.start_s(variant))
+        stay_s = _SURPLUS_SHARE * self._settings.planner.hold_s
+        least_s = max(self._settings.downscale_delay_s, fleet.start_s(variant), stay_s)
         if kind in crowded:
             crowded.discard(kind)  # one is enough to see whether the planned one fits then
             for replica in ready[-1:]:
