@@ -1,9 +1,10 @@
 """How much each variant is asked for, from the reports of all routers.
 
 Rule: per router an exponentially weighted mean over about `window_s` seconds, each report weighted by the time that it
-covers; the rates of the routers add up, and so do the rows that are ongoing. Refusals count only as far as the last report still has them, so that those
-from before a replica was ready do not call for more. A replica is as slow as the router says that finds it slowest. A
-router that was silent for `SILENT_S` counts no more. All rates are in rows per second.
+covers; the rates of the routers add up, and so do the rows that are ongoing. Refusals count only as far as the last
+report still has them, so that those from before a replica was ready do not call for more. A replica is as slow as the
+router says that finds it slowest. A router that was silent for `SILENT_S` counts no more. All rates are in rows per
+second.
 """
 
 from collections import Counter
