@@ -85,22 +85,24 @@ class _Rows:
 
     def __init__(self, columns: int) -> None:
         self._columns = columns
-        self._entries: tuple[list[int], list[int], list[float]] = ([], [], [])
+        self._rows: list[int] = []
+        self._indices: list[int] = []
+        self._values: list[float] = []
         self._low: list[float] = []
         self._high: list[float] = []
 
     def add(self, entries: Mapping[int, float], low: float, high: float) -> None:
         """The weighted sum of these columns lies between the two."""
-        for column, value in entries.items():
-            for part, x in zip(self._entries, (len(self._low), column, value), strict=True):
-                part.append(x)  # type: ignore[arg-type]
+        self._rows += [len(self._low)] * len(entries)
+        self._indices += entries
+        self._values += entries.values()
         self._low.append(low)
         self._high.append(high)
 
     def constraint(self) -> LinearConstraint:
         """As the solver takes them."""
-        rows, columns, values = self._entries
-        matrix = coo_array((values, (rows, columns)), shape=(len(self._low), self._columns))
+        where = (self._rows, self._indices)
+        matrix = coo_array((self._values, where), shape=(len(self._low), self._columns))
         return LinearConstraint(matrix.tocsc(), self._low, self._high)
 
 

@@ -1,4 +1,4 @@
-"""How many replicas of a variant the workers that are there compute at the same time, each on its own cores or device."""
+"""How many replicas of a variant a worker computes at the same time, each on its own cores or device."""
 
 from infaas_ray.policy.fleet import Fleet
 from infaas_ray.policy.lifecycle import Worker
