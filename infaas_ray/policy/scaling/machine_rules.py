@@ -4,8 +4,8 @@ Rules:
 - Replicas that found no room get workers that hold them (`packing`), at once.
 - Every `period_s` one worker is added where (1) more than `busy_share` of some hardware is used on all workers that
   have it, (2) the variants of some hardware are interfered on all workers that have it, or (3) more than
-  `overloaded_share` of the workers have overloaded variants: one with that hardware, the cheapest that can be had. Not while one with
-  that hardware is booting: what it will bring is not known yet.
+  `overloaded_share` of the workers have overloaded variants: one with that hardware, the cheapest that can be had. Not
+  while one with that hardware is booting: what it will bring is not known yet.
 - A worker without a replica for `idle_s` is given back, one at a time, the dearest first; not where a trigger would
   fire without it, and not below the least number of its type.
 

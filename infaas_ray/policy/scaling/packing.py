@@ -1,8 +1,8 @@
 """How many workers of which type would hold the replicas that found no room.
 
 Rules: replicas go to workers that are empty or booting first, then to new ones of the cheapest type that holds them; a
-type that is blocked or at its limit is passed over for the next. First fit, in the order given. A replica that computes on
-processors is given cores of its own here, because it is wanted for its capacity.
+type that is blocked or at its limit is passed over for the next. First fit, in the order given. A replica that computes
+on processors is given cores of its own here, because it is wanted for its capacity.
 """
 
 from collections import Counter
