@@ -15,7 +15,11 @@ from infaas_ray.policy.lifecycle import Replica, State
 from infaas_ray.policy.messages import Action, Event, LoadRequested, PlanMade, TrafficReported
 from infaas_ray.policy.routing import RoutingTable
 from infaas_ray.policy.scaling.individual import Individual
+from infaas_ray.policy.scaling.infaas import Infaas
+from infaas_ray.policy.scaling.model_switching import ModelSwitching
 from infaas_ray.policy.scaling.planned import Planned
+from infaas_ray.policy.scaling.proteus import Proteus
+from infaas_ray.policy.scaling.queue_length import QueueLength
 from infaas_ray.policy.scaling.settings import ScalingSettings
 from infaas_ray.policy.scaling.static import Static
 from infaas_ray.policy.scaling.strategy import Orders, Situation, Strategy, pinned
@@ -136,5 +140,13 @@ def _strategy(settings: ScalingSettings) -> Strategy:
             return Individual(settings)
         case "static":
             return Static(settings)
+        case "infaas":
+            return Infaas(settings)
+        case "queue_length":
+            return QueueLength(settings)
+        case "proteus":
+            return Proteus(settings)
+        case "model_switching":
+            return ModelSwitching(settings)
         case _:
             assert_never(settings.strategy)

@@ -87,7 +87,9 @@ class TrafficReported(Message, frozen=True, kw_only=True):
 
     `wanted` counts each query at the cheapest variant that meets its SLO, loaded or not, answered or refused;
     `served` counts it where it was dispatched; `refused` counts, by wanted variant, those refused for lack of capacity.
-    `classes` counts by what was asked, whatever became of it.
+    `classes` counts by what was asked, whatever became of it. At the end of the window: `ongoing` by variant, online
+    rows that are queued, computed, or wait for a load; `slowdowns` by replica, measured over profiled latency, of those
+    that are markedly slow.
     """
 
     router: str
@@ -96,6 +98,8 @@ class TrafficReported(Message, frozen=True, kw_only=True):
     served: Mapping[str, int]
     refused: Mapping[str, int]
     classes: tuple[ClassCount, ...] = ()
+    ongoing: Mapping[str, int] = msgspec.field(default_factory=dict)
+    slowdowns: Mapping[str, float] = msgspec.field(default_factory=dict)
 
 
 class LoadRequested(Message, frozen=True, kw_only=True):

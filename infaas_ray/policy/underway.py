@@ -5,12 +5,15 @@ than profiled a replica is, and how long the way takes, is learned from every an
 refusals because of it do not last.
 """
 
+from collections.abc import Mapping
+
 from infaas_ray.domain import SLO, OnMiss
 from infaas_ray.policy.candidates import ReplicaLoad
 
 MAX_WAIT_S = 60.0  # for a query without a latency bound, while its variant loads
 _FORGIVING = 0.05  # how much of an idle replica's slowdown is forgotten with each report
 _WAY_SMOOTHING = 0.05
+_MARKEDLY_SLOW = 1.2  # times the profiled latency, from which a replica's slowdown is reported
 _SMOOTHING = 0.1  # weight of one answer in a replica's measured slowdown
 
 
@@ -74,3 +77,18 @@ def forget(load: ReplicaLoad) -> None:
     if load.ahead(offline=True) - load.rows_elsewhere == 0:
         load.slowdown += _FORGIVING * (1.0 - load.slowdown)
         load.rows_elsewhere //= 2
+
+
+def ongoing(loads: Mapping[str, ReplicaLoad]) -> dict[str, int]:
+    """Online rows of a router that are not answered, by variant; those that wait for a load too."""
+    found: dict[str, int] = {}
+    for name, load in loads.items():
+        if load.rows_in_flight > 0:
+            variant = name.partition("#")[0]
+            found[variant] = found.get(variant, 0) + load.rows_in_flight
+    return found
+
+
+def slowdowns(loads: Mapping[str, ReplicaLoad]) -> dict[str, float]:
+    """The replicas that are markedly slower than profiled, and how many times."""
+    return {name: round(load.slowdown, 3) for name, load in loads.items() if load.slowdown > _MARKEDLY_SLOW}

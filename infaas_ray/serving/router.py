@@ -30,7 +30,17 @@ from infaas_ray.policy.demand import Asked, class_counts
 from infaas_ray.policy.messages import TrafficReported
 from infaas_ray.policy.routing import ReadyReplica, RoutingTable
 from infaas_ray.policy.selection import Dispatch, Load, Reject, ReplicaLoad, SelectionIndex, Verdict, explain, select
-from infaas_ray.policy.underway import MAX_WAIT_S, Way, forget, hold, learn, patience_s, remaining_s
+from infaas_ray.policy.underway import (
+    MAX_WAIT_S,
+    Way,
+    forget,
+    hold,
+    learn,
+    ongoing,
+    patience_s,
+    remaining_s,
+    slowdowns,
+)
 from infaas_ray.serving.channel import Connection, Reply, connect
 
 OUTCOMES = ("answered", "rejected", "expired", "failed", "cancelled")
@@ -110,6 +120,8 @@ class Router:
             served=window["served"],
             refused=window["refused"],
             classes=class_counts(self._asked, self._missed),
+            ongoing=ongoing(self._loads),
+            slowdowns=slowdowns(self._loads),
         )
         self._asked.clear()
         self._missed.clear()

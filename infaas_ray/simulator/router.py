@@ -14,7 +14,7 @@ from infaas_ray.policy.messages import TrafficReported
 from infaas_ray.policy.rhythm import SAME_LOAD_S
 from infaas_ray.policy.routing import RoutingTable
 from infaas_ray.policy.selection import Dispatch, Load, Reject, ReplicaLoad, SelectionIndex, select
-from infaas_ray.policy.underway import Way, forget, hold, learn
+from infaas_ray.policy.underway import Way, forget, hold, learn, ongoing, slowdowns
 from infaas_ray.simulator.engine import Engine
 from infaas_ray.simulator.flights import Batch, Flight, Kind
 
@@ -102,6 +102,8 @@ class Router:
             served=self._served,
             refused=self._refused,
             classes=class_counts(self._by_ask(self._asked), self._by_ask(self._missed)),
+            ongoing=ongoing(self._loads),
+            slowdowns=slowdowns(self._loads),
         )
         if not self._served:
             self._way.forget()

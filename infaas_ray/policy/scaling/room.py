@@ -6,8 +6,9 @@ room.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from infaas_ray.policy.fleet import Fleet
 from infaas_ray.policy.lifecycle import Replica, State, Worker
 from infaas_ray.policy.placement import Needs, fits
 from infaas_ray.policy.scaling.strategy import Orders, Situation
@@ -54,3 +55,8 @@ def _victims(worker: Worker, needs: Needs, idle_s: Mapping[str, float], spare: C
         if fits(needs, worker.room_without(lambda x: _leaving(x) or x.id in gone)):
             return chosen
     return []
+
+
+def fewest_neighbours(replicas: Sequence[Replica], fleet: Fleet) -> Replica:
+    """The one to drain of several: on the worker with the fewest replicas, so that workers empty; there the newest."""
+    return min(reversed(replicas), key=lambda x: len(fleet.workers[x.worker].replicas))

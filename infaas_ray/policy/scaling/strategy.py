@@ -22,6 +22,7 @@ from infaas_ray.policy.messages import (
     StopReplica,
     TrafficReported,
 )
+from infaas_ray.policy.placement import fits
 from infaas_ray.policy.planner.problem import PlanProblem
 from infaas_ray.policy.traffic import Traffic
 
@@ -77,6 +78,15 @@ class Orders:
             return placement.reason
         self._start_on(placement.worker, variant, because)
         return None
+
+    def start_at(self, worker: str, variant: str, because: str) -> bool:
+        """Start a replica on that worker; False where it leaves or has no room."""
+        known = self._fleet.workers[worker]
+        needs = self._fleet.needs_in(variant, known.room())
+        if known.leaving or needs is None or not fits(needs, known.room()):
+            return False
+        self._start_on(worker, variant, because)
+        return True
 
     def _start_on(self, worker: str, variant: str, because: str) -> None:
         replica = self._fleet.request_start(variant, worker, self._now)

@@ -12,8 +12,9 @@ from infaas_ray.domain import (
     TensorSpec,
     UseCase,
     Variant,
+    WorkerType,
 )
-from infaas_ray.policy.messages import ReplicaReady, TrafficReported, WorkerJoined
+from infaas_ray.policy.messages import ClassCount, ReplicaReady, TrafficReported, WorkerJoined
 from infaas_ray.policy.routing import Catalog, Offer, ReadyReplica, RoutingTable
 
 MIB = 2**20
@@ -85,13 +86,14 @@ def v(architecture: str) -> str:
     return f"{architecture}@onnx-fp32-cpu-t1-b8"
 
 
-def catalog(*offers: Offer, revision: int = 1) -> Catalog:
+def catalog(*offers: Offer, revision: int = 1, types: Sequence[WorkerType] = ()) -> Catalog:
     """A catalogue whose architectures all serve the same use case."""
     tensor = TensorSpec(name="x", datatype="FP32", shape=(-1, 4))
     use_case = UseCase(task="classification", dataset="digits")
     names = {x.variant.architecture for x in offers}
     return Catalog(
         revision=revision,
+        worker_types={x.name: x for x in types},
         architectures={
             name: Architecture(name=name, use_case=use_case, inputs=(tensor,), outputs=(tensor,))
             for name in sorted(names)
@@ -120,10 +122,34 @@ def table(
     )
 
 
-def worker(name: str = "w1", *, cpu: float = 4.0, gpu: float = 0.0, memory_bytes: int = 8 * 2**30) -> WorkerJoined:
+def worker(
+    name: str = "w1", *, cpu: float = 4.0, gpu: float = 0.0, memory_bytes: int = 8 * 2**30, kind: str = "test"
+) -> WorkerJoined:
     """A worker that joins."""
     resources = {"CPU": cpu} | ({"GPU": gpu} if gpu else {})
-    return WorkerJoined(worker=name, worker_type="test", resources=resources, memory_bytes=memory_bytes)
+    return WorkerJoined(worker=name, worker_type=kind, resources=resources, memory_bytes=memory_bytes)
+
+
+def worker_type(
+    name: str = "cpu",
+    *,
+    cpu: float = 4.0,
+    gpu: float = 0.0,
+    usd: float = 0.4,
+    boot_s: float = 10.0,
+    least: int = 0,
+    most: int = 10,
+) -> WorkerType:
+    """A kind of machine that can be asked for."""
+    return WorkerType(
+        name=name,
+        resources={"CPU": cpu} | ({"GPU": gpu} if gpu else {}),
+        memory_bytes=8 * 2**30,
+        usd_per_hour=usd,
+        boot_s=boot_s,
+        min_workers=least,
+        max_workers=most,
+    )
 
 
 def ready(replica: str, worker: str = "w1") -> ReplicaReady:
@@ -138,6 +164,9 @@ def traffic(
     *,
     router: str = "r",
     window_s: float = 1.0,
+    classes: Sequence[ClassCount] = (),
+    ongoing: Mapping[str, int] | None = None,
+    slowdowns: Mapping[str, float] | None = None,
 ) -> TrafficReported:
     """A router's report; what is wanted is served unless said otherwise."""
     wanted = wanted or {}
@@ -147,4 +176,7 @@ def traffic(
         wanted=wanted,
         served=wanted if served is None else served,
         refused=refused or {},
+        classes=tuple(classes),
+        ongoing=ongoing or {},
+        slowdowns=slowdowns or {},
     )

@@ -1,0 +1,84 @@
+"""Serves queries as a fluid: by the rule of selection, without single queries, so that long runs take no time.
+
+Rule, class by class: rows go to the cheapest ready variant that meets the class, as far as its replicas have capacity
+within the bound; the rest to the next. What finds none is refused and counts, like all rows, as wanting the cheapest
+variant that meets the class and is not blocked. Where that has no replica at all, its load is asked for.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf
+
+from infaas_ray.policy.messages import ClassCount, LoadRequested, TrafficReported
+from infaas_ray.policy.routing import Offer, RoutingTable
+from infaas_ray.policy.scaling.capacity import rate_within
+from tests.unit.policy.builders import USE_CASE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """So many rows a second that ask for the same."""
+
+    rows: int
+    target: str = USE_CASE
+    latency_s: float | None = None
+    min_accuracy: float | None = None
+
+
+def serve(table: RoutingTable, asked: Sequence[Asked]) -> tuple[TrafficReported, list[LoadRequested]]:
+    """What a router would report of one second, and the loads that it would ask for."""
+    ready = Counter(x.variant for x in table.replicas)
+    used: Counter[str] = Counter()  # shares of replicas, in thousandths
+    wanted: Counter[str] = Counter()
+    served: Counter[str] = Counter()
+    refused: Counter[str] = Counter()
+    classes, loads = [], []
+    for one in asked:
+        able = _able(table, one)
+        want = next((x.name for x in able if x.name not in table.blocked), None)
+        left = one.rows
+        for offer in able:
+            rate = rate_within(offer, _bound_s(one))
+            taken = min(left, int(rate * (ready[offer.name] - used[offer.name] / 1000)))
+            used[offer.name] += int(taken / rate * 1000)
+            served[offer.name] += taken
+            left -= taken
+        served_best = next((x.name for x in able if served[x.name]), None)
+        want = want or served_best
+        if want is not None:
+            wanted[want] += one.rows
+            refused[want] += left
+            if left and not ready[want]:
+                loads.append(LoadRequested(variant=want, within_s=one.latency_s))
+        classes.append(
+            ClassCount(
+                target=one.target, latency_s=one.latency_s, min_accuracy=one.min_accuracy, rows=one.rows, missed=left
+            )
+        )
+    offers = table.catalog.offers
+    # Little's law, each row alone: a row that is served is under way for the median latency.
+    ongoing = {x: round(rows * offers[x].profile.median_s(1)) for x, rows in served.items()}
+    report = TrafficReported(
+        router="fluid",
+        window_s=1.0,
+        wanted=wanted,
+        served={x: rows for x, rows in served.items() if rows},
+        refused={x: rows for x, rows in refused.items() if rows},
+        classes=tuple(classes),
+        ongoing={x: rows for x, rows in ongoing.items() if rows},
+    )
+    return report, loads
+
+
+def _able(table: RoutingTable, one: Asked) -> list[Offer]:
+    """The variants that meet a class, cheapest first."""
+    offers = [table.catalog.offers[x] for x in table.catalog.targets().get(one.target, ())]
+    meeting = [
+        x for x in offers if rate_within(x, _bound_s(one)) > 0 and x.accuracy >= (one.min_accuracy or 0.0)
+    ]
+    return sorted(meeting, key=lambda x: (x.usd_per_1k, x.profile.latency_s(1), x.name))
+
+
+def _bound_s(one: Asked) -> float:
+    return inf if one.latency_s is None else one.latency_s
