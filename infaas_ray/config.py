@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from infaas_ray.domain import WorkerType
-from infaas_ray.errors import ConfigError
+from infaas_ray.errors import ConfigError, InvalidInput
 from infaas_ray.policy.autoscaler import ScalingSettings
 
 _PREFIX = "INFAAS_"
@@ -68,7 +68,13 @@ class WorkerPrice(_Section):
     resources: Mapping[str, float]
     memory_gib: float = Field(gt=0)
     usd_per_hour: float = Field(ge=0)
+    device_memory_gib: float = Field(default=0.0, ge=0, description="of one accelerator; 0 where unknown")
+    boot_s: float = Field(default=60.0, ge=0)
+    min_workers: int = Field(default=0, ge=0)
+    max_workers: int = Field(default=100, ge=0)
+    spot: bool = False
     source: str = ""
+    date: str = Field(default="", description="when the price was that")
 
     def worker_type(self) -> WorkerType:
         """As the domain knows it."""
@@ -77,6 +83,11 @@ class WorkerPrice(_Section):
             resources=dict(self.resources),
             memory_bytes=int(self.memory_gib * 2**30),
             usd_per_hour=self.usd_per_hour,
+            device_memory_bytes=int(self.device_memory_gib * 2**30),
+            boot_s=self.boot_s,
+            min_workers=self.min_workers,
+            max_workers=self.max_workers,
+            spot=self.spot,
         )
 
 
@@ -127,7 +138,7 @@ class Settings(_Section):
         rows = _read_yaml(self.prices.catalog).get("worker_types", [])
         try:
             return {x["name"]: WorkerPrice.model_validate(x).worker_type() for x in rows}
-        except (ValidationError, KeyError, TypeError) as error:
+        except (ValidationError, KeyError, TypeError, InvalidInput) as error:
             raise ConfigError(f"{self.prices.catalog}: {_in_words(error)}") from None
 
 

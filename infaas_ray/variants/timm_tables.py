@@ -20,6 +20,7 @@ from infaas_ray.domain import (
     Architecture,
     BatchLatency,
     Hardware,
+    HardwareKind,
     LatencyFit,
     Profile,
     TensorSpec,
@@ -42,7 +43,8 @@ class Machine:
     """One benchmark table and the machine of which it tells.
 
     `name` and `precision` become part of variant names. `fixed_s` is the assumed fixed cost of a batch; p95, p99 and
-    p99.9 are the median times `tail`. A model loads at `load_bytes_per_s` after `load_fixed_s`.
+    p99.9 are the median times `tail`. A model loads at `load_bytes_per_s` after `load_fixed_s`. On a GPU it takes its
+    weights, its activations and `context_bytes`.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Machine:
     fixed_s: float = 0.005
     tail: tuple[float, float, float] = (1.05, 1.1, 1.2)
     process_bytes: int = 1 << 30
+    context_bytes: int = 1 << 29
     load_fixed_s: float = 2.0
     load_bytes_per_s: float = 1e9
     batch_limit: int = 64
@@ -134,6 +137,7 @@ def _profile(variant: Variant, machine: Machine, row: Mapping[str, str], accurac
     activations = float(row.get("infer_macts") or 0) * 1e6 * _BYTES_PER_ACTIVATION * variant.batch_limit
     fixed = min(machine.fixed_s, batch / rate / 2)
     per_row = (batch / rate - fixed) / batch
+    on_gpu = machine.hardware.kind is HardwareKind.GPU
     sizes = sorted({min(1 << power, variant.batch_limit) for power in range(variant.batch_limit.bit_length() + 1)})
     latencies = tuple(_latency(size, fixed + per_row * size, machine.tail) for size in sizes)
     return Profile(
@@ -143,6 +147,7 @@ def _profile(variant: Variant, machine: Machine, row: Mapping[str, str], accurac
         latencies=latencies,
         saturation_qps=max(x.batch / x.p50_s for x in latencies),
         peak_memory_bytes=int(machine.process_bytes + weights + activations),
+        peak_device_memory_bytes=int(machine.context_bytes + weights + activations) if on_gpu else 0,
         accuracy=Accuracy(
             value=accuracy,
             metric="top1_accuracy",

@@ -56,6 +56,7 @@ def test_the_measured_point_lies_on_the_assumed_line(tmp_path: Path) -> None:
     assert profile.median_s(256) == pytest.approx(0.256)
     assert profile.median_s(1) == pytest.approx(0.005 + 0.251 / 256)
     assert profile.saturation_qps == pytest.approx(64 / profile.median_s(64))
+    assert profile.peak_device_memory_bytes == (1 << 29) + 80_000_000 * 4 + 30_000_000 * 4 * 64
     assert offer.usd_per_1k == pytest.approx(1 / 3600 / profile.saturation_qps * 1000)
 
 
