@@ -68,6 +68,11 @@ class WorkerPrice(_Section):
     resources: Mapping[str, float]
     memory_gib: float = Field(gt=0)
     usd_per_hour: float = Field(ge=0)
+    device_memory_gib: float = Field(default=0.0, ge=0, description="of one accelerator; 0 where unknown")
+    boot_s: float = Field(default=60.0, ge=0)
+    min_workers: int = Field(default=0, ge=0)
+    max_workers: int = Field(default=100, ge=0)
+    spot: bool = False
     source: str = ""
 
     def worker_type(self) -> WorkerType:
@@ -77,6 +82,11 @@ class WorkerPrice(_Section):
             resources=dict(self.resources),
             memory_bytes=int(self.memory_gib * 2**30),
             usd_per_hour=self.usd_per_hour,
+            device_memory_bytes=int(self.device_memory_gib * 2**30),
+            boot_s=self.boot_s,
+            min_workers=self.min_workers,
+            max_workers=self.max_workers,
+            spot=self.spot,
         )
 
 
