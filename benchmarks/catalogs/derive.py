@@ -6,7 +6,7 @@ are estimated, that is, anything but a published measurement of this network, pr
 - CPU, all 8 vCPUs of an m5.2xlarge: MXNet's figures for a c5.2xlarge, which has the same number of cores of the same
   generation, times 3.4/3.1 (the turbo clocks). Networks that are not there: Intel's figures for 4 cores of a newer
   processor, times the ratio that both have for the networks in both (geometric mean). Those in neither: the latency of
-  the relative named `like` times the ratio on the Keras page. ResNeXt: the larger one of Intel's table, by multiply-adds.
+  the relative named `like` times the ratio on the Keras page. ResNeXt: the larger of Intel's table, by multiply-adds.
   Batches: as ResNet-50's.
 - CPU, 2 vCPUs (one core): times the square of what ResNet-50 gains from 4 to 8 cores, at most at this batch size.
 - CPU, int8: fp32 / 1.33, the gain of 8-bit arithmetic on processors without VNNI.
@@ -87,7 +87,7 @@ class Figures:
 
     def _intel_ms(self, network: str, framework: str = "tensorflow") -> float:
         intel = self.raw["intel"]
-        return 1000 * intel["instances"] / intel[framework][network][1]
+        return float(1000 * intel["instances"] / intel[framework][network][1])
 
     def cpu(self, network: str) -> Timed:
         """Fp32 on all 8 vCPUs of an m5.2xlarge."""
@@ -280,9 +280,7 @@ def derive(raw: Mapping[str, Any]) -> list[dict[str, str]]:
     sizes = [_artifact_mib(figures, x) for x in rows]
     low, high = min(sizes), max(sizes)
     load = (_LOAD_RANGE_S[1] - _LOAD_RANGE_S[0]) / (high - low)
-    return [
-        _text(figures, x, mib, _LOAD_RANGE_S[0] + load * (mib - low)) for x, mib in zip(rows, sizes, strict=True)
-    ]
+    return [_text(figures, x, mib, _LOAD_RANGE_S[0] + load * (mib - low)) for x, mib in zip(rows, sizes, strict=True)]
 
 
 def _artifact_mib(figures: Figures, row: Row) -> float:

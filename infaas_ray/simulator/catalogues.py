@@ -1,4 +1,4 @@
-"""What can be offered, read from a catalogue file: worker types, and variants from published figures, own profiles, timm.
+"""What can be offered, read from a catalogue file: worker types, and variants from published figures, profiles, timm.
 
 A catalogue file is YAML; paths in it are relative to it, and may name environment variables (`$TIMM/results.csv`):
 

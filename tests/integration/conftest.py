@@ -1,5 +1,6 @@
 """One system on a local Ray for the whole session, serving models of the fake runtime with known times."""
 
+import dataclasses
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -50,6 +51,7 @@ def add_fake(
     use_case: UseCase = USE_CASE,
     batch_limit: int = 8,
     width: int = 4,
+    hardware: HardwareKind = HardwareKind.CPU,
     folder: Path,
 ) -> Variant:
     """Register a fake model that repeats x as y; its profile says what it does."""
@@ -61,6 +63,7 @@ def add_fake(
         architecture=architecture,
         runtime="fake",
         precision="fp32",
+        hardware=hardware,
         batch_limit=batch_limit,
         artifact=repository_at(settings.repository).put(file),
         artifact_bytes=file.stat().st_size,
@@ -71,7 +74,7 @@ def add_fake(
         points.append(BatchLatency(batch=batch, p50_s=p50, p95_s=p50 * 1.5, p99_s=p50 * 2))
     profile = Profile(
         variant=variant.name,
-        hardware=HARDWARE,
+        hardware=dataclasses.replace(HARDWARE, kind=hardware),
         load_s=load_s,
         latencies=tuple(points),
         saturation_qps=batch_limit / points[-1].p50_s,

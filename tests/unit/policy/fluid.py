@@ -74,9 +74,7 @@ def serve(table: RoutingTable, asked: Sequence[Asked]) -> tuple[TrafficReported,
 def _able(table: RoutingTable, one: Asked) -> list[Offer]:
     """The variants that meet a class, cheapest first."""
     offers = [table.catalog.offers[x] for x in table.catalog.targets().get(one.target, ())]
-    meeting = [
-        x for x in offers if rate_within(x, _bound_s(one)) > 0 and x.accuracy >= (one.min_accuracy or 0.0)
-    ]
+    meeting = [x for x in offers if rate_within(x, _bound_s(one)) > 0 and x.accuracy >= (one.min_accuracy or 0.0)]
     return sorted(meeting, key=lambda x: (x.usd_per_1k, x.profile.latency_s(1), x.name))
 
 
