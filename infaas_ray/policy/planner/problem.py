@@ -8,6 +8,8 @@ changes are spread over the time for which a plan is expected to hold before the
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+NO_LIMIT = 10_000  # replicas of a variant: as many as one likes
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanType:
@@ -42,12 +44,15 @@ class PlanPlace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanVariant:
-    """A variant and where it can run. At least `least` replicas of it, at most `most`, are to be there."""
+    """A variant and where it can run. At least `least` replicas of it, at most `most`, are to be there.
+
+    A least that nothing has room for is missed by as little as possible.
+    """
 
     name: str
     places: tuple[PlanPlace, ...]
     least: int = 0
-    most: int = 10_000
+    most: int = NO_LIMIT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,143 @@
+"""From a problem to a plan.
+
+Rule: leave out dominated variants; solve the linear program for a bound and prices; then branch and bound where the
+problem is small enough, else (or where that found nothing in time) round. What comes out is packed worker by worker,
+and the flows are computed anew for the replicas that fit, so a plan never holds, works or has more than it may.
+The same problem, time and gap give the same plan, as long as the time does not run out.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from infaas_ray.policy.planner.exact import Solved, solve_exact
+from infaas_ray.policy.planner.model import USD_PER_1K_IN_HOUR, Floats, Ints, Model, build
+from infaas_ray.policy.planner.packing import pack, shares
+from infaas_ray.policy.planner.problem import Flow, Plan, PlanProblem
+from infaas_ray.policy.planner.pruning import worth_keeping
+from infaas_ray.policy.planner.relaxed import Relaxed, relaxed, solve_linear
+from infaas_ray.policy.planner.rounded import polish, round_up
+
+_EXACT_MOST = 1_000  # replicas in the linear program: with more, rounding them is as good and a matter of milliseconds
+_LEAST_FLOW_QPS = 1e-6
+_POLISH_SHARE = 0.3  # of the time, where rounding is the way
+
+
+def solve(problem: PlanProblem, time_limit_s: float = 2.0, gap: float = 0.005) -> Plan:
+    """The best plan found in about `time_limit_s`, good enough when proven to be within the share `gap` of the best."""
+    kept = worth_keeping(problem)
+    model = build(problem, kept)
+    base = relaxed(model)
+    frame = _frame(problem, model)
+    found = Solved(values=None, bound_usd_per_hour=base.bound_usd_per_hour)
+    small = float(base.values[model.columns.replicas].sum()) <= _EXACT_MOST
+    if small:
+        tie = model.tie_usd_per_hour / max(base.bound_usd_per_hour, 1e-9)  # is taken off the bound in the end
+        found = solve_exact(model, base, time_limit_s, max(gap / 2, gap - 1.01 * tie))
+    values = found.values if small else polish(model, base, time_limit_s * _POLISH_SHARE, gap)
+    solver = "exact" if small and values is not None else "rounded"
+    made = [] if values is None else [_fitted(frame, *_counts(model, values))]
+    if solver == "rounded":
+        made.append(_fitted(frame, round_up(model, frame.held, base), _workers_up(model, base)))
+    best = min(made, key=lambda x: x.objective_usd_per_hour)
+    return _plan(frame, best, base, found.bound_usd_per_hour, solver)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Frame:
+    """A problem with its model; by place, the shares that a replica holds and how many must be there."""
+
+    problem: PlanProblem
+    model: Model
+    held: Floats
+    must: Ints
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Made:
+    """Counts that fit, and what flows then."""
+
+    workers: Ints
+    replicas: Ints
+    flows: Floats
+    refused: Floats
+    missing_usd_per_hour: float
+    objective_usd_per_hour: float
+    machines_usd_per_hour: float
+
+
+def _frame(problem: PlanProblem, model: Model) -> _Frame:
+    seen: dict[int, int] = {}
+    places, must = [], []
+    for variant in model.place_variant.tolist():
+        number = seen[variant] = seen.get(variant, -1) + 1
+        places.append(problem.variants[variant].places[number])
+        must.append(problem.variants[variant].least)
+    held = shares(problem, places)
+    return _Frame(problem=problem, model=model, held=held, must=np.array(must, dtype=np.intp))
+
+
+def _counts(model: Model, values: Floats) -> tuple[Ints, Ints]:
+    replicas = np.rint(values[model.columns.replicas]).astype(np.intp)
+    return replicas, np.rint(values[model.columns.workers]).astype(np.intp)
+
+
+def _workers_up(model: Model, base: Relaxed) -> Ints:
+    return np.ceil(base.values[model.columns.workers] - 1e-6).astype(np.intp)
+
+
+def _fitted(frame: _Frame, replicas: Ints, workers: Ints) -> _Made:
+    """Pack, then let the rows flow where they cost the least."""
+    problem, model = frame.problem, frame.model
+    packed = pack(problem, frame.held, model.place_type, frame.must, replicas, workers)
+    lower, upper = model.lower.copy(), model.upper.copy()
+    for limits in (lower, upper):
+        limits[model.columns.workers] = packed.workers
+        limits[model.columns.replicas] = packed.replicas
+    found = solve_linear(model, lower, upper, model.cuts[:0]).x
+    prices = np.array([x.usd_per_hour for x in problem.types], dtype=float)
+    parts = (model.columns.flows, model.columns.refused, model.columns.started, model.columns.booted)
+    machines = float(packed.workers @ prices)
+    return _Made(
+        workers=packed.workers,
+        replicas=packed.replicas,
+        flows=found[model.columns.flows],
+        refused=found[model.columns.refused],
+        missing_usd_per_hour=float(model.cost[model.columns.missing] @ found[model.columns.missing]),
+        objective_usd_per_hour=machines + sum(float(model.cost[x] @ found[x]) for x in parts),
+        machines_usd_per_hour=machines,
+    )
+
+
+def _plan(frame: _Frame, made: _Made, base: Relaxed, bound: float, solver: str) -> Plan:
+    """The plan by names. The bound is that of the objective without what breaks ties and what must be there."""
+    problem, model = frame.problem, frame.model
+    names = [x.name for x in problem.variants]
+    replicas: dict[str, dict[str, int]] = {}
+    for place, count in enumerate(made.replicas.tolist()):
+        if count > 0:
+            by_type = replicas.setdefault(names[model.place_variant[place]], {})
+            name = problem.types[model.place_type[place]].name
+            by_type[name] = by_type.get(name, 0) + count
+    flowing = np.flatnonzero(made.flows > _LEAST_FLOW_QPS)
+    refused = np.flatnonzero(made.refused > _LEAST_FLOW_QPS)
+    return Plan(
+        workers={x.name: int(n) for x, n in zip(problem.types, made.workers, strict=True)},
+        replicas=replicas,
+        flows=tuple(
+            Flow(
+                query_class=problem.classes[model.option_class[x]].name,
+                variant=names[model.option_variant[x]],
+                rate_qps=float(made.flows[x]),
+            )
+            for x in flowing
+        ),
+        refused_qps={problem.classes[x].name: float(made.refused[x]) for x in refused},
+        objective_usd_per_hour=made.objective_usd_per_hour,
+        bound_usd_per_hour=max(0.0, bound - model.tie_usd_per_hour - made.missing_usd_per_hour),
+        machines_usd_per_hour=made.machines_usd_per_hour,
+        marginal_usd_per_1k={
+            x.name: float(price) / USD_PER_1K_IN_HOUR for x, price in zip(problem.classes, base.price, strict=True)
+        },
+        solver=solver,
+    )
