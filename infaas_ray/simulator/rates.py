@@ -225,14 +225,14 @@ class Diurnal:
     mean_qps: float
     duration_s: float
     day_s: float = 86_400.0
-    swing: float = 0.35
+    swing: float = 0.3
     noise: float = 0.08
     noise_memory_s: float = 120.0
-    bursts_per_day: float = 12.0
-    burst_factor: float = 3.0
+    bursts_per_day: float = 24.0
+    burst_factor: float = 5.0
     burst_s: float = 300.0
-    spikes_per_day: float = 24.0
-    spike_factor: float = 5.0
+    spikes_per_day: float = 12.0
+    spike_factor: float = 4.0
     spike_s: float = 5.0
     step_s: float = 1.0
 
