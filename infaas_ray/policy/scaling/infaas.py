@@ -5,12 +5,13 @@ Rules, every `infaas.period_s`:
 - Up: where the throughput of a variant's replicas over its load is below `slack`, the cheapest option by the cost of
   the integer program (`infaas_costs`) that finds room: replicate it, or have one that does more take over.
 - Where nothing finds room, the machine-level rules bring a worker (`machine_rules`).
-- Down: where the load fits without one replica, or a cheaper variant would carry it, and that held for as many slots
-  as the variant takes to load, the replica is drained, or the cheaper variant takes over. The last replica goes when
-  it was unused for `idle_timeout_s`.
+- Down: where the load fits without one replica, with slack to spare twice, or a cheaper variant would carry it, and
+  that held for as many slots as the variant takes to load, the replica is drained, or the cheaper variant takes over.
+  The last replica goes when it was unused for `idle_timeout_s`.
 - Taking over: new before old; the old replicas drain when the new are ready.
 - Interfered replicas move (`interference`).
-A load that a query asks for is started at once, on the worker that it fits best.
+A load that a query asks for is started at once, on the worker that it fits best; where it has no room and another
+variant of its use case has, it is refused for a while, so that the other is asked for.
 """
 
 from dataclasses import dataclass
@@ -22,8 +23,8 @@ from infaas_ray.policy.scaling.infaas_costs import Costs, Option, loaded
 from infaas_ray.policy.scaling.interference import Interference
 from infaas_ray.policy.scaling.loads import Loads
 from infaas_ray.policy.scaling.machine_rules import MachineRules
-from infaas_ray.policy.scaling.packing import cores_left
-from infaas_ray.policy.scaling.room import fewest_neighbours
+from infaas_ray.policy.scaling.packing import can_come, cores_left
+from infaas_ray.policy.scaling.room import fewest_neighbours, waits_for_worker
 from infaas_ray.policy.scaling.settings import ScalingSettings
 from infaas_ray.policy.scaling.states import States
 from infaas_ray.policy.scaling.strategy import Orders, Situation
@@ -59,7 +60,9 @@ class Infaas:
         self._loads.note(situation)
         self._keep_pins(situation, orders)
         for variant, because in self._loads.awaited(situation):
-            if self._start(variant, 1, because, situation, orders) == 0:
+            if not self._start(variant, 1, because, situation, orders) and not (
+                can_come(variant, situation.fleet, situation.now) and waits_for_worker(variant, situation)
+            ):
                 self._no_room(variant, situation)
         self._finish_changes(situation, orders)
         if situation.now >= self._next:
@@ -186,5 +189,5 @@ class Infaas:
             self._choose(variant, option, because, situation, orders)
 
     def _fits_without_one(self, variant: str, ready: int, costs: Costs) -> bool:
-        load = costs.load_qps(variant) * self._settings.slack
+        load = costs.load_qps(variant) * self._settings.slack**2
         return ready > 1 and load <= costs.rate_qps(variant) * (ready - 1)
