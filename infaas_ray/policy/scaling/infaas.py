@@ -8,7 +8,7 @@ Rules, every `infaas.period_s`:
 - Down: where the load fits without one replica, with slack to spare twice, or a cheaper variant would carry it, and
   that held for as many slots as the variant takes to load, the replica is drained, or the cheaper variant takes over.
   The last replica goes when it was unused for `idle_timeout_s`.
-- Taking over: new before old; the old replicas drain when the new are ready.
+- Taking over: new before old; the old replicas drain when the new are ready, and the new stay until their load is seen.
 - Interfered replicas move (`interference`).
 A load that a query asks for is started at once, on the worker that it fits best; where it has no room and another
 variant of its use case has, it is refused for a while, so that the other is asked for.
@@ -30,6 +30,7 @@ from infaas_ray.policy.scaling.states import States
 from infaas_ray.policy.scaling.strategy import Orders, Situation
 
 _PATIENCE = 3.0  # times the start of a replica, after which a taking over that did not come about is given up
+_SETTLING = 4.0  # times the smoothing of traffic, after which what a variant has taken over is seen in its load
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,7 @@ class Infaas:
         self._machines = MachineRules(settings.machines, self._states, settings.block_s + 1.0)
         self._changes: dict[str, _Change] = {}
         self._surplus_since: dict[str, float] = {}
+        self._settles: dict[str, float] = {}
         self._next = -inf
 
     def decide(self, situation: Situation, orders: Orders) -> None:
@@ -153,6 +155,7 @@ class Infaas:
             ready = len(fleet.staying(change.new, State.READY))
             if ready >= change.count:
                 del self._changes[old]
+                self._settles[change.new] = now + _SETTLING * self._settings.traffic_window_s
                 going = fleet.staying(old, State.READY)[situation.pins.get(old, 0) :]
                 for replica in going:
                     orders.drain(replica.id, f"{change.new} has taken over with {ready} replicas")
@@ -164,7 +167,8 @@ class Infaas:
     def _down(self, variant: str, costs: Costs, situation: Situation, orders: Orders) -> None:
         fleet, now = situation.fleet, situation.now
         ready = fleet.staying(variant, State.READY)
-        if len(ready) <= situation.pins.get(variant, 0) or fleet.staying(variant, State.STARTING):
+        settled = now >= self._settles.get(variant, -inf) and not fleet.staying(variant, State.STARTING)
+        if len(ready) <= situation.pins.get(variant, 0) or not settled:
             self._surplus_since.pop(variant, None)
             return
         idle_s = situation.idle_s(variant)
