@@ -7,7 +7,7 @@ events counts too (time passes), so a log of decisions must hold every turn.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import floor
+from math import floor, inf
 from typing import assert_never
 
 from infaas_ray.policy.fleet import Fleet
@@ -113,15 +113,22 @@ class Autoscaler:
             orders.withdraw(f"{name}: {reason}")
 
     def _move_off(self, replica: Replica, orders: Orders, now: float) -> None:
-        """New before old: a replica on a worker that leaves stays while its successor starts, and time allows."""
+        """New before old: a replica on a worker that leaves stays while its successor comes, and time allows.
+
+        A successor may wait for a worker that boots. What a provider takes away serves to the last where it has none.
+        """
         worker = self.fleet.workers[replica.worker]
-        successor_starts = bool(self.fleet.staying(replica.variant, State.STARTING))
-        ordered_just_now = replica.leaving_since is None
-        if ordered_just_now:
+        first_seen = replica.leaving_since is None
+        if first_seen:
             replica.leaving_since = now
         if replica.state is State.STARTING or now >= worker.leave_by - _LAST_MOMENT_S:
             _retire(replica, orders, "its worker is taken away")
-        elif not ordered_just_now and not successor_starts:
+            return
+        comes = bool(self.fleet.staying(replica.variant, State.STARTING)) or any(
+            self.fleet.machines.booting(x) for x in self.fleet.catalog.worker_types
+        )
+        alone = worker.leave_by < inf and not self.fleet.staying(replica.variant, State.READY)
+        if not (first_seen or comes or alone):
             _retire(replica, orders, "its worker leaves")
 
 

@@ -7,10 +7,11 @@ Rules, all rates in rows per second:
   variant, so that what another variant serves meanwhile still counts; capacity is that of the starting and the ready
   (`capacity`), and the number at most doubles per step.
 - Replicas that compute on a processor never outnumber its cores: one more would only share them.
-- A replica is drained when both what wants and what is served by the variant fit without it, for the longer of
-  its load time and `downscale_delay_s`; the last one only after `idle_timeout_s` without use.
-- Where there is no room, a worker is asked for (`machine_rules`); idle replicas of others make room. Else the variant
-  is blocked for `block_s`, and demand for it moves to the next best (`selection` skips blocked variants).
+- A replica is drained when both what wants and what is served by the variant fit without it, with slack to spare
+  twice, for the longer of its load time and `downscale_delay_s`; the last one only after `idle_timeout_s` without use.
+- Where there is no room, a worker is asked for (`machine_rules`); idle replicas of others make room. Where neither can
+  be, or another variant of its use case has room now, the variant is blocked for `block_s`, and demand for it moves to
+  the next best (`selection` skips blocked variants).
 
 With `fixed` it is the baseline SM+ of INFaaS: the variants of `keep_warm` and no others, each replicated and removed by
 its own demand, at least as often as listed; no replica leaves because another variant needs its room.
@@ -24,7 +25,7 @@ from infaas_ray.policy.scaling.fixed import Fixed
 from infaas_ray.policy.scaling.loads import Loads
 from infaas_ray.policy.scaling.machine_rules import MachineRules
 from infaas_ray.policy.scaling.packing import cores_left
-from infaas_ray.policy.scaling.room import fewest_neighbours, make_room
+from infaas_ray.policy.scaling.room import fewest_neighbours, make_room, waits_for_worker
 from infaas_ray.policy.scaling.settings import ScalingSettings
 from infaas_ray.policy.scaling.states import States
 from infaas_ray.policy.scaling.strategy import Orders, Situation
@@ -73,8 +74,9 @@ class Individual:
                 continue
             comes = self._machines.homeless.add(variant, left, situation)
             least_s = inf if self._fixed is not None else self._settings.preempt_idle_s
-            waits = comes and (self._fixed is not None or bool(fleet.staying(variant, State.STARTING, State.READY)))
-            if not waits and not make_room(variant, situation, orders, least_s):
+            if not (comes and waits_for_worker(variant, situation)) and not make_room(
+                variant, situation, orders, least_s
+            ):
                 fleet.blocks.add(variant, reason, now + self._settings.block_s)
                 self._loads.forget(variant)
             return
@@ -127,7 +129,7 @@ class Individual:
         demand = situation.traffic.demand(variant)
         load = max(demand.wanted_qps, demand.served_qps)
         left = self._capacity.rate_qps(variant, situation) * (len(ready) - 1)
-        if load * settings.slack > left:
+        if load * settings.slack**2 > left:
             self._surplus_since.pop(variant, None)
             return
         held_s = now - self._surplus_since.setdefault(variant, now)

@@ -5,12 +5,13 @@ Rules, every `infaas.period_s`:
 - Up: where the throughput of a variant's replicas over its load is below `slack`, the cheapest option by the cost of
   the integer program (`infaas_costs`) that finds room: replicate it, or have one that does more take over.
 - Where nothing finds room, the machine-level rules bring a worker (`machine_rules`).
-- Down: where the load fits without one replica, or a cheaper variant would carry it, and that held for as many slots
-  as the variant takes to load, the replica is drained, or the cheaper variant takes over. The last replica goes when
-  it was unused for `idle_timeout_s`.
-- Taking over: new before old; the old replicas drain when the new are ready.
+- Down: where the load fits without one replica, with slack to spare twice, or a cheaper variant would carry it, and
+  that held for as many slots as the variant takes to load, the replica is drained, or the cheaper variant takes over.
+  The last replica goes when it was unused for `idle_timeout_s`.
+- Taking over: new before old; the old replicas drain when the new are ready, and the new stay until their load is seen.
 - Interfered replicas move (`interference`).
-A load that a query asks for is started at once, on the worker that it fits best.
+A load that a query asks for is started at once, on the worker that it fits best; where it has no room and another
+variant of its use case has, it is refused for a while, so that the other is asked for.
 """
 
 from dataclasses import dataclass
@@ -22,13 +23,14 @@ from infaas_ray.policy.scaling.infaas_costs import Costs, Option, loaded
 from infaas_ray.policy.scaling.interference import Interference
 from infaas_ray.policy.scaling.loads import Loads
 from infaas_ray.policy.scaling.machine_rules import MachineRules
-from infaas_ray.policy.scaling.packing import cores_left
-from infaas_ray.policy.scaling.room import fewest_neighbours
+from infaas_ray.policy.scaling.packing import can_come, cores_left
+from infaas_ray.policy.scaling.room import fewest_neighbours, waits_for_worker
 from infaas_ray.policy.scaling.settings import ScalingSettings
 from infaas_ray.policy.scaling.states import States
 from infaas_ray.policy.scaling.strategy import Orders, Situation
 
 _PATIENCE = 3.0  # times the start of a replica, after which a taking over that did not come about is given up
+_SETTLING = 4.0  # times the smoothing of traffic, after which what a variant has taken over is seen in its load
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ class Infaas:
         self._machines = MachineRules(settings.machines, self._states, settings.block_s + 1.0)
         self._changes: dict[str, _Change] = {}
         self._surplus_since: dict[str, float] = {}
+        self._settles: dict[str, float] = {}
         self._next = -inf
 
     def decide(self, situation: Situation, orders: Orders) -> None:
@@ -59,7 +62,9 @@ class Infaas:
         self._loads.note(situation)
         self._keep_pins(situation, orders)
         for variant, because in self._loads.awaited(situation):
-            if self._start(variant, 1, because, situation, orders) == 0:
+            if not self._start(variant, 1, because, situation, orders) and not (
+                can_come(variant, situation.fleet, situation.now) and waits_for_worker(variant, situation)
+            ):
                 self._no_room(variant, situation)
         self._finish_changes(situation, orders)
         if situation.now >= self._next:
@@ -150,6 +155,7 @@ class Infaas:
             ready = len(fleet.staying(change.new, State.READY))
             if ready >= change.count:
                 del self._changes[old]
+                self._settles[change.new] = now + _SETTLING * self._settings.traffic_window_s
                 going = fleet.staying(old, State.READY)[situation.pins.get(old, 0) :]
                 for replica in going:
                     orders.drain(replica.id, f"{change.new} has taken over with {ready} replicas")
@@ -161,7 +167,8 @@ class Infaas:
     def _down(self, variant: str, costs: Costs, situation: Situation, orders: Orders) -> None:
         fleet, now = situation.fleet, situation.now
         ready = fleet.staying(variant, State.READY)
-        if len(ready) <= situation.pins.get(variant, 0) or fleet.staying(variant, State.STARTING):
+        settled = now >= self._settles.get(variant, -inf) and not fleet.staying(variant, State.STARTING)
+        if len(ready) <= situation.pins.get(variant, 0) or not settled:
             self._surplus_since.pop(variant, None)
             return
         idle_s = situation.idle_s(variant)
@@ -186,5 +193,5 @@ class Infaas:
             self._choose(variant, option, because, situation, orders)
 
     def _fits_without_one(self, variant: str, ready: int, costs: Costs) -> bool:
-        load = costs.load_qps(variant) * self._settings.slack
+        load = costs.load_qps(variant) * self._settings.slack**2
         return ready > 1 and load <= costs.rate_qps(variant) * (ready - 1)

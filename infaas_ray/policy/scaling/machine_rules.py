@@ -18,7 +18,7 @@ from math import inf
 
 from infaas_ray.domain import WorkerType
 from infaas_ray.policy.fleet import Fleet
-from infaas_ray.policy.lifecycle import Worker
+from infaas_ray.policy.lifecycle import State, Worker
 from infaas_ray.policy.placement import RESOURCE_OF
 from infaas_ray.policy.scaling.capacity import busy_share, served_per_replica
 from infaas_ray.policy.scaling.packing import can_come, workers_for
@@ -160,8 +160,8 @@ class MachineRules:
 
     def _overloaded_on(self, worker: Worker) -> list[str]:
         """The hardware of the overloaded variants on a worker."""
-        replicas = worker.replicas.values()
-        return [x.needs.resource for x in replicas if x.needs and x.variant in self._states.overloaded]
+        ready = (x for x in worker.replicas.values() if x.state is State.READY)
+        return [x.needs.resource for x in ready if x.needs and x.variant in self._states.overloaded]
 
 
 def _booting(resource: str, wanted: dict[str, int], counts: dict[str, int], fleet: Fleet) -> bool:

@@ -3,7 +3,8 @@
 Rules, every `model_switching.period_s`: a family (a target that is asked for) has an equal share of the slots of the
 machines that are there; `switching` says which of its variants has the best effective accuracy on it. A less accurate
 variant takes over at once, a more accurate one when it was right for `back_delay_s`. The chosen one has as many
-replicas as carry the load with slack, within the share; others cannot be loaded. The original has no machine scaling;
+replicas as carry the load with slack, within the share, and fewer only when that was right for `back_delay_s`; others
+cannot be loaded. The original has no machine scaling;
 here machines follow their use as Kubernetes would have it (`utilization`).
 """
 
@@ -13,6 +14,7 @@ from math import ceil, inf
 from infaas_ray.policy.fleet import Fleet
 from infaas_ray.policy.lifecycle import State
 from infaas_ray.policy.scaling.capacity import rate_within
+from infaas_ray.policy.scaling.delays import Delays
 from infaas_ray.policy.scaling.fixed import BETWEEN_TURNS_S, only_until
 from infaas_ray.policy.scaling.objectives import Family, Objectives
 from infaas_ray.policy.scaling.settings import ScalingSettings
@@ -33,6 +35,8 @@ class ModelSwitching:
         self._changes = 0
         self._chosen: dict[str, str] = {}
         self._better_since: dict[str, tuple[str, float]] = {}
+        self._counts: dict[str, int] = {}
+        self._fewer = Delays(0.0, settings.model_switching.back_delay_s)
         self._desired: dict[Spot, int] = {}
         self._excess = 1.0
         self._homeless: dict[str, int] = {}
@@ -60,6 +64,7 @@ class ModelSwitching:
         fleet = situation.fleet
         self._desired, self._homeless, self._excess = {}, {}, 1.0
         self._chosen = {x: name for x, name in self._chosen.items() if any(x == f.target for f in families)}
+        self._counts = {x: count for x, count in self._counts.items() if x in self._chosen.values()}
         for family in families:
             variants = [x for x in family.variants if not fleet.blocks.permanent(x)]
             room = {x: _room(x, len(families), fleet) for x in variants}
@@ -102,6 +107,9 @@ class ModelSwitching:
             self._excess = max(self._excess, needed / room)
         have = sum(n for (name, _), n in self._desired.items() if name == variant)
         count = min(needed, max(1, room), self._settings.max_replicas_per_variant)
+        if self._fewer.may(variant, count - self._counts.get(variant, 0), situation.now):
+            self._counts[variant] = count
+        count = min(self._counts[variant], max(1, room))
         if count > have:
             self._place(variant, count - have, fleet)
 

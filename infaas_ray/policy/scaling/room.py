@@ -60,3 +60,17 @@ def _victims(worker: Worker, needs: Needs, idle_s: Mapping[str, float], spare: C
 def fewest_neighbours(replicas: Sequence[Replica], fleet: Fleet) -> Replica:
     """The one to drain of several: on the worker with the fewest replicas, so that workers empty; there the newest."""
     return min(reversed(replicas), key=lambda x: len(fleet.workers[x.worker].replicas))
+
+
+def waits_for_worker(variant: str, situation: Situation) -> bool:
+    """Whether a variant without room should wait for a worker that comes, rather than leave its queries to another.
+
+    It should where it has a replica that serves meanwhile, or no other variant of its use case has room now.
+    """
+    fleet = situation.fleet
+    if fleet.staying(variant, State.STARTING, State.READY):
+        return True
+    catalog = fleet.catalog
+    use_case = catalog.architectures[catalog.offers[variant].variant.architecture].use_case.name
+    others = (x for x in fleet.targets[use_case] if fleet.blocks.reason(x, situation.now) is None)
+    return not any(fleet.place(x).worker is not None for x in others if x != variant)

@@ -80,7 +80,7 @@ class Utilization:
         staying = sum(not x.leaving for x in fleet.workers.values())
         count = min(count, len(workers) - known.min_workers, staying - least)
         for worker in sorted(workers, key=lambda x: (len(x.replicas), -x.joined_at, x.name))[: max(0, count)]:
-            orders.leave(worker.name, f"{count} fewer of {name} are used enough")
+            orders.leave(worker.name, f"{len(workers)} of {name} are more than their use calls for")
 
 
 def _by_type(situation: Situation) -> dict[str, list[Worker]]:

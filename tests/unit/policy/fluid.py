@@ -2,7 +2,9 @@
 
 Rule, class by class: rows go to the cheapest ready variant that meets the class, as far as its replicas have capacity
 within the bound; the rest to the next. What finds none is refused and counts, like all rows, as wanting the cheapest
-variant that meets the class and is not blocked. Where that has no replica at all, its load is asked for.
+variant that meets the class and is not blocked. Where that has no replica at all, its load is asked for. By Little's
+law, what is ongoing is what is served times how long it takes: the median of one row, and of a full batch where the
+replicas are saturated.
 """
 
 from collections import Counter
@@ -56,9 +58,9 @@ def serve(table: RoutingTable, asked: Sequence[Asked]) -> tuple[TrafficReported,
                 target=one.target, latency_s=one.latency_s, min_accuracy=one.min_accuracy, rows=one.rows, missed=left
             )
         )
-    offers = table.catalog.offers
-    # Little's law, each row alone: a row that is served is under way for the median latency.
-    ongoing = {x: round(rows * offers[x].profile.median_s(1)) for x, rows in served.items()}
+    ongoing = {
+        x: _ongoing(table.catalog.offers[x], rows, used[x] / 1000 / ready[x]) for x, rows in served.items() if rows
+    }
     report = TrafficReported(
         router="fluid",
         window_s=1.0,
@@ -76,6 +78,11 @@ def _able(table: RoutingTable, one: Asked) -> list[Offer]:
     offers = [table.catalog.offers[x] for x in table.catalog.targets().get(one.target, ())]
     meeting = [x for x in offers if rate_within(x, _bound_s(one)) > 0 and x.accuracy >= (one.min_accuracy or 0.0)]
     return sorted(meeting, key=lambda x: (x.usd_per_1k, x.profile.latency_s(1), x.name))
+
+
+def _ongoing(offer: Offer, rows: int, share: float) -> int:
+    batch = offer.variant.batch_limit if share > 0.95 else 1
+    return round(rows * offer.profile.median_s(batch))
 
 
 def _bound_s(one: Asked) -> float:

@@ -5,9 +5,17 @@ from itertools import pairwise
 import pytest
 
 from infaas_ray.policy.lifecycle import State
-from infaas_ray.policy.messages import LoadRequested, ReplicaDied, ReplicaFailed, StartReplica, WorkerLost
+from infaas_ray.policy.messages import (
+    CatalogChanged,
+    LoadRequested,
+    ReplicaDied,
+    ReplicaFailed,
+    StartReplica,
+    WorkerLost,
+)
 from infaas_ray.policy.scaling.settings import ScalingSettings
-from tests.unit.policy.builders import offer, traffic, v, worker
+from tests.unit.policy.builders import catalog, offer, traffic, v, worker, worker_type
+from tests.unit.policy.fluid import Asked
 from tests.unit.policy.world import World, drains, starts
 
 A, B = v("a"), v("b")
@@ -251,3 +259,37 @@ class TestRoom:
         made.autoscaler.step([LoadRequested(variant=B)], made.now)  # drained, but the end is never reported
         made.step(passed=10.0)
         assert starts(made.steady({}, 10)) == []
+
+
+class TestFixed:
+    """SM+: the variants of keep_warm and no others."""
+
+    def made(self, **changes: object) -> World:
+        settings = ScalingSettings(start_overhead_s=0.0, fixed=True, keep_warm={"b": 1}, **changes)  # type: ignore[arg-type]
+        return World(offer("a", usd=0.01), offer("b", usd=0.02), types=[worker_type()], settings=settings)
+
+    def test_only_what_keep_warm_lists_is_ever_used(self) -> None:
+        made = self.made()
+        made.step(LoadRequested(variant=A))
+        made.steady({A: 500}, 60)
+        assert made.counts() == {B: 1}
+        assert made.autoscaler.routing_table(made.now).broken == {A}
+
+    def test_it_is_replicated_and_removed_by_its_demand_and_machines_follow(self) -> None:
+        made = self.made()
+        made.ask(Asked(rows=600), seconds=120)
+        assert made.counts() == {B: 7}
+        assert made.workers() == {"cpu": 2}
+        made.ask(Asked(rows=10), seconds=240)
+        assert (made.counts(), made.workers()) == ({B: 1}, {"cpu": 1})
+
+    def test_what_is_listed_stays(self) -> None:
+        made = self.made()
+        made.steady({}, 600)
+        assert made.counts() == {B: 1}
+
+    def test_a_new_variant_of_the_catalogue_is_not_used_either(self) -> None:
+        made = self.made()
+        made.step(CatalogChanged(catalog=catalog(offer("b"), offer("c", usd=0.001), types=[worker_type()])))
+        made.ask(Asked(rows=50), seconds=60)
+        assert made.counts() == {B: 1}
