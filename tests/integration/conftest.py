@@ -69,7 +69,7 @@ def add_fake(
         artifact_bytes=file.stat().st_size,
     )
     points = []
-    for batch in (1, batch_limit):
+    for batch in sorted({1, batch_limit}):
         p50 = fixed_s + row_s * batch
         points.append(BatchLatency(batch=batch, p50_s=p50, p95_s=p50 * 1.5, p99_s=p50 * 2))
     profile = Profile(

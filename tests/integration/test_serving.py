@@ -10,13 +10,17 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+import ray
 
 from infaas_ray.client import Client
 from infaas_ray.config import Settings
 from infaas_ray.domain import Answer
 from infaas_ray.errors import InfaasError, InvalidInput, Unavailable, UnknownTarget, Unsatisfiable
 from infaas_ray.serving import launch
+from infaas_ray.serving.channel import actor_in
 from infaas_ray.serving.driver import System
+from infaas_ray.serving.head import joined, read_run
+from infaas_ray.serving.workers import CONTROLLER
 from infaas_ray.storage.metadata import Metadata
 from tests.integration.conftest import USE_CASE, add_fake, wait_for
 
@@ -243,6 +247,21 @@ def test_queries_are_answered_while_the_controller_is_gone_and_a_new_one_takes_o
     wait_for(lambda: launch.status(settings)["controller_pid"] != victim)
     wait_for(lambda: set(before.items()) <= set(replicas(settings).items()))
     assert client.infer(TARGET, {"x": x}).slo_met
+
+
+def test_every_replica_also_answers_through_its_actor(client: Client, settings: Settings, x: np.ndarray) -> None:
+    client.infer("small", {"x": x})
+    run = read_run(settings)
+    assert run is not None
+    with joined(run):
+        table = ray.get(ray.get_actor(CONTROLLER, run.namespace).listen.remote(-1))
+        found = [y for y in table.replicas if y.variant.startswith("small@")]
+        for replica in found:
+            actor = ray.get_actor(actor_in(replica.address), run.namespace)
+            fields, outputs = ray.get(actor.infer.remote({"x": x}, 1, 5.0, False))
+            assert fields["batch_rows"] == 1
+            np.testing.assert_array_equal(outputs["y"], x)
+    assert found
 
 
 def test_every_query_is_accounted_for(client: Client, settings: Settings) -> None:
