@@ -7,6 +7,7 @@ the controller and the actors behind the fallback are reached through the functi
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import time
 from collections import Counter
@@ -31,7 +32,8 @@ from infaas_ray.policy.candidates import Condition
 from infaas_ray.policy.messages import TrafficReported
 from infaas_ray.policy.routing import Catalog, ReadyReplica, RoutingTable
 from infaas_ray.policy.selection import Dispatch, Load, Reject, ReplicaLoad, SelectionIndex, Verdict, explain, select
-from infaas_ray.serving.channel import Connection, Reply, connect
+from infaas_ray.serving.channel import Connection, Reply
+from infaas_ray.serving.connections import Connections
 from infaas_ray.serving.journey import MAX_WAIT_S, Asked, Done, Trip, Way, hold, patience_s, remaining_s
 
 OUTCOMES = ("answered", "rejected", "expired", "failed", "cancelled")
@@ -70,12 +72,11 @@ class Router:
 
     def __init__(self, name: str, secret: bytes, request_load: RequestLoad, fallback: Fallback) -> None:
         self.name = name
-        self._secret = secret
         self._request_load = request_load
         self._fallback = fallback
         self._lost: set[str] = set()
-        self._connections: dict[str, Connection] = {}
-        self._opening: dict[str, asyncio.Task[Connection]] = {}
+        self._probes: set[asyncio.Task[None]] = set()
+        self._connections = Connections(secret)
         self._loads: dict[str, ReplicaLoad] = {}
         self._changed = asyncio.Event()
         self._way = Way()
@@ -94,15 +95,15 @@ class Router:
 
     def update(self, table: RoutingTable) -> None:
         """Take over a new routing table and let waiting queries look again."""
-        self._lost &= {x.id for x in table.replicas}
+        known = {x.id for x in table.replicas}
+        self._lost &= known
         self._adopt(table)
-        gone = set(self._connections) - {x.id for x in table.replicas}
-        for replica in gone:
+        for replica in self._connections.names() - known:
             self._retire(replica)
 
-    def _adopt(self, table: RoutingTable) -> None:
+    def _adopt(self, table: RoutingTable, made: float | None = None) -> None:
         self.table, catalog = table, table.catalog
-        self._table_made = time.monotonic()
+        self._table_made = time.monotonic() if made is None else made
         usable = tuple(x for x in table.replicas if x.id not in self._lost)
         self._replicas = {x.id: x for x in usable}
         self._index = SelectionIndex(dataclasses.replace(table, replicas=usable), previous=self._index)
@@ -122,9 +123,7 @@ class Router:
             asyncio.get_running_loop().call_later(0.5, self._retire, replica)
             return
         self._loads.pop(replica, None)
-        connection = self._connections.pop(replica, None)
-        if connection is not None:
-            connection.drop()
+        self._connections.drop(replica)
 
     def traffic(self) -> TrafficReported:
         """The traffic since the last call, and start a new window; also the time to look after what is silent."""
@@ -137,8 +136,8 @@ class Router:
         self._window_started = now
         if not self._window["served"]:
             self._way.forget()
-        for connection in list(self._connections.values()):
-            connection.drop_silent()
+        self._connections.drop_silent()
+        self._probe_lost()
         for load in self._loads.values():
             if load.ahead(offline=True) - load.rows_elsewhere == 0:  # no answers come from there to learn from
                 load.slowdown += _FORGIVING * (1.0 - load.slowdown)  # so what was slow is tried again by and by
@@ -146,6 +145,23 @@ class Router:
         for counter in self._window.values():
             counter.clear()
         return report
+
+    # -- replicas that were lost
+
+    def _probe_lost(self) -> None:
+        """Try to connect to those that the controller still knows: a connection can be lost where no replica is."""
+        if not self._probes:
+            for entry in [x for x in self.table.replicas if x.id in self._lost]:
+                probe = asyncio.get_running_loop().create_task(self._probe(entry))
+                self._probes.add(probe)
+                probe.add_done_callback(self._probes.discard)
+
+    async def _probe(self, entry: ReadyReplica) -> None:
+        with contextlib.suppress(ReplicaLost):
+            await self._connections.open(entry)
+            if entry.id in self._lost:
+                self._lost.discard(entry.id)
+                self._adopt(self.table, self._table_made)
 
     # -- what users ask
 
@@ -324,8 +340,8 @@ class Router:
         hold(load, query, query.rows)
         trip = asked.trip = Trip(to, load, self._index, time.monotonic())
         self._window["served"][to.variant] += query.rows
-        connection = self._connections.get(to.replica)
-        if connection is None or connection.full or connection.closed:
+        connection = self._connections.ready(to.replica)
+        if connection is None:
             self._begin(asked, self._reach(asked, trip, self._replicas[to.replica]))
         else:
             self._send(asked, trip, connection)
@@ -333,16 +349,12 @@ class Router:
     async def _reach(self, asked: Asked, trip: Trip, entry: ReadyReplica) -> None:
         """Dispatch to a replica to which no connection is open, or whose connection is full."""
         try:
-            connection = self._connections.get(entry.id)
-            if connection is None or connection.closed:
-                try:
-                    connection = await self._open(entry)
-                except ReplicaLost:
-                    left_s = remaining_s(asked.query.slo, time.monotonic() - asked.arrived)
-                    self._arrived(asked, trip, await self._fallback(entry, asked.query, left_s))
-                    return
-            await connection.writable()
-            self._send(asked, trip, connection)
+            connection = await self._connections.to(entry)
+            if connection is not None:
+                self._send(asked, trip, connection)
+                return
+            left_s = remaining_s(asked.query.slo, time.monotonic() - asked.arrived)
+            self._arrived(asked, trip, await self._fallback(entry, asked.query, left_s))
         except Exception as error:
             self._arrived(asked, trip, error)
 
@@ -382,24 +394,10 @@ class Router:
         else:
             self._leave(asked, reply)
 
-    async def _open(self, entry: ReadyReplica) -> Connection:
-        """Connect to a replica; queries that come meanwhile wait for the same attempt."""
-        task = self._opening.get(entry.id)
-        if task is None:
-            task = asyncio.get_running_loop().create_task(connect(entry.address, self._secret))
-            self._opening[entry.id] = task
-        try:
-            connection = await asyncio.shield(task)
-        finally:
-            if self._opening.get(entry.id) is task and task.done():
-                del self._opening[entry.id]
-        self._connections[entry.id] = connection
-        return connection
-
     def _mark_lost(self, replica: str) -> None:
         if replica not in self._lost:
             self._lost.add(replica)
-            self._adopt(self.table)
+            self._adopt(self.table, self._table_made)
 
     def _answer(self, trip: Trip, asked: Asked, reply: Reply) -> Answer:
         to, query, index, numbers = trip.to, asked.query, trip.index, reply.fields
