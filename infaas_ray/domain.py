@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from infaas_ray.errors import InvalidInput
@@ -399,8 +400,7 @@ class SLO:
         _check_number("max_usd_per_1k", self.max_usd_per_1k, 0, open_low=True)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Query:
+class Query(msgspec.Struct, frozen=True, kw_only=True):
     """One question: a target, an SLO, and input tensors that all have `rows` rows (their first dimension).
 
     A driver that asks thousands may send some as one: then `bundle` queries of equal rows share the fate of all.
@@ -414,8 +414,7 @@ class Query:
     bundle: int = 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """The outputs of a query and who computed them, at what accuracy, price and time.
 
     `queue_s` is the wait in the replica, `compute_s` that of the batch the query was in, `latency_s` the whole

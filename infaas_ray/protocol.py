@@ -73,8 +73,14 @@ class ExplainRequest(msgspec.Struct, kw_only=True):
     rows: Annotated[int, msgspec.Meta(ge=1, le=_MOST_LENGTH)] = 1
 
 
+_NO_SLO = SLO()
+_ON_MISS = {str(x): x for x in OnMiss}
 _infer_request = msgspec.json.Decoder(InferRequest).decode
 _explain_request = msgspec.json.Decoder(ExplainRequest).decode
+_LISTS: Mapping[type, Callable[[Any], Any]] = {
+    kind: msgspec.json.Decoder(list[kind]).decode  # type: ignore[valid-type]
+    for kind in (bool, float, int)
+}
 _any = msgspec.json.Decoder().decode
 _json = msgspec.json.Encoder()
 
@@ -184,7 +190,7 @@ def _from_json(tensor: TensorBody) -> Array:
         raise InvalidInput(f"input {tensor.name!r}: FP16 has no JSON form; send it as raw bytes")
     kind = bool if tensor.datatype == "BOOL" else float if tensor.datatype.startswith("FP") else int
     try:
-        values: Any = msgspec.json.decode(tensor.data, type=list[kind])  # type: ignore[valid-type]
+        values: Any = _LISTS[kind](tensor.data)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         values = _flatten(tensor, kind)
     count = math.prod(tensor.shape)
@@ -221,6 +227,8 @@ def slo_of(parameters: Mapping[str, Any], headers: Mapping[str, str]) -> SLO:
 
     Raises InvalidInput for a wrong value and for a parameter that nothing here understands.
     """
+    if not parameters and not any(x in headers for x in SLO_HEADERS):
+        return _NO_SLO
     unknown = [x for x in parameters if x not in SLO_PARAMETERS and x not in _FOREIGN and not x.startswith("triton_")]
     if unknown:
         raise InvalidInput(f"unknown parameter {unknown[0]!r}; known: {', '.join(SLO_PARAMETERS)}")
@@ -229,7 +237,7 @@ def slo_of(parameters: Mapping[str, Any], headers: Mapping[str, str]) -> SLO:
     if "latency_ms" not in given and parameters.get("timeout"):
         given["latency_ms"] = _number("timeout", parameters["timeout"]) / 1e3  # the protocol's own, in microseconds
     on_miss = given.get("on_miss", OnMiss.REJECT)
-    if on_miss not in list(OnMiss):
+    if not isinstance(on_miss, str) or on_miss not in _ON_MISS:
         raise InvalidInput(f"on_miss must be one of {', '.join(OnMiss)}, not {_shown(on_miss)}")
     latency_ms, min_accuracy, max_usd_per_1k = (
         _number(x, given[x]) if x in given else None for x in ("latency_ms", "min_accuracy", "max_usd_per_1k")
@@ -238,7 +246,7 @@ def slo_of(parameters: Mapping[str, Any], headers: Mapping[str, str]) -> SLO:
         latency_s=None if latency_ms is None else latency_ms / 1e3,
         min_accuracy=min_accuracy,
         max_usd_per_1k=max_usd_per_1k,
-        on_miss=OnMiss(on_miss),
+        on_miss=_ON_MISS[on_miss],
         offline=_flag("offline", given.get("offline", False)),
     )
 

@@ -12,9 +12,10 @@ Rules:
 - A full batch that would make its first query late is split, if both parts can then be in time.
 """
 
-from dataclasses import dataclass
 from heapq import heappop, heappush
 from math import exp, inf
+
+import msgspec
 
 from infaas_ray.domain import Profile
 from infaas_ray.errors import InvalidInput
@@ -24,8 +25,7 @@ ARRIVALS_S = 1.0  # memory of the arrival rate
 SMOOTHING = 0.1  # weight of one batch in the measured slowdown
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Waiting:
+class Waiting(msgspec.Struct, frozen=True, kw_only=True):
     """A query in the queue. `deadline` and `arrived` in the seconds of this machine's clock; inf: no deadline."""
 
     id: int
@@ -35,8 +35,7 @@ class Waiting:
     offline: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Turn:
+class Turn(msgspec.Struct, frozen=True, kw_only=True):
     """What to do now: ids to run as one batch, ids that have expired, and when to ask again if nothing happens."""
 
     run: tuple[int, ...] = ()
@@ -44,7 +43,7 @@ class Turn:
     wake_at: float | None = None
 
 
-_Entry = tuple[bool, float, float, int, Waiting]  # offline, deadline, arrival, order of adding
+_Entry = tuple[float, float, int, Waiting]  # deadline, arrival, order of adding
 
 
 class Batcher:
@@ -54,7 +53,7 @@ class Batcher:
         self._limit = batch_limit
         self._high_s = LatencyCurve(profile, batch_limit)
         self._median_s = LatencyCurve.median(profile, batch_limit)
-        self._heap: list[_Entry] = []
+        self._heaps: tuple[list[_Entry], list[_Entry]] = ([], [])  # online, offline
         self._live: dict[int, _Entry] = {}
         self._added = 0
         self._rows = 0
@@ -74,11 +73,11 @@ class Batcher:
         """Queue a query. Raises InvalidInput where its id waits already or it has no row."""
         if item.id in self._live or item.rows < 1:
             raise InvalidInput(f"query {item.id} waits already or has no row ({item.rows})")
-        entry = (item.offline, item.deadline, item.arrived, self._added, item)
+        entry = (item.deadline, item.arrived, self._added, item)
         self._added += 1
         self._rows += item.rows
         self._live[item.id] = entry
-        heappush(self._heap, entry)
+        heappush(self._heaps[item.offline], entry)
         self._rate_qps = self._rate_at(item.arrived) + item.rows / ARRIVALS_S
         self._last_arrival = max(self._last_arrival, item.arrived)
 
@@ -87,7 +86,7 @@ class Batcher:
         entry = self._live.pop(id, None)
         if entry is None:
             return False
-        self._rows -= entry[4].rows
+        self._rows -= entry[3].rows
         return True
 
     def done(self, rows: int, compute_s: float, now: float) -> None:
@@ -99,7 +98,7 @@ class Batcher:
         """Decide at `now`; `busy` while a batch computes, when nothing can run."""
         expired: list[int] = []
         self._expire_heads(now, expired)
-        if busy or not self._heap:
+        if busy or not self._live:
             return Turn(expired=tuple(expired), wake_at=self._next_expiry())
         until = self._wait_until(now)
         if until > now:
@@ -109,26 +108,32 @@ class Batcher:
 
     # ---- the queue
 
-    def _head(self) -> Waiting | None:
-        """The waiting query with the earliest deadline; cancelled ones before it are dropped on the way."""
-        while self._heap:
-            entry = self._heap[0]
-            if self._live.get(entry[4].id) is entry:
-                return entry[4]
-            heappop(self._heap)
+    def _first(self, heap: list[_Entry]) -> Waiting | None:
+        """The query of a heap with the earliest deadline; cancelled ones before it are dropped on the way."""
+        while heap:
+            entry = heap[0]
+            if self._live.get(entry[3].id) is entry:
+                return entry[3]
+            heappop(heap)
         return None
 
-    def _take(self) -> Waiting:
-        """Remove the head; `_head` was called before."""
-        item = heappop(self._heap)[4]
-        del self._live[item.id]
-        self._rows -= item.rows
-        return item
+    def _head(self) -> Waiting | None:
+        """The query that is next: online before offline."""
+        online, offline = self._heaps
+        return self._first(online) or self._first(offline)
 
-    def _put_back(self, item: Waiting, entry: _Entry) -> None:
+    def _take(self, offline: bool) -> _Entry:
+        """Remove the first of a heap, which `_first` found."""
+        entry = heappop(self._heaps[offline])
+        del self._live[entry[3].id]
+        self._rows -= entry[3].rows
+        return entry
+
+    def _put_back(self, entry: _Entry) -> None:
+        item = entry[3]
         self._live[item.id] = entry
         self._rows += item.rows
-        heappush(self._heap, entry)
+        heappush(self._heaps[item.offline], entry)
 
     # ---- expiry
 
@@ -136,12 +141,14 @@ class Batcher:
         return item.deadline - self._median_s(item.rows) * min(1.0, self.slowdown)
 
     def _expire_heads(self, now: float, expired: list[int]) -> None:
-        while (head := self._head()) is not None and now >= self._expires_at(head):
-            expired.append(self._take().id)
+        for heap in self._heaps:
+            while (head := self._first(heap)) is not None and now >= self._expires_at(head):
+                expired.append(self._take(head.offline)[3].id)
 
     def _next_expiry(self) -> float | None:
-        head = self._head()
-        return None if head is None or head.deadline == inf else self._expires_at(head)
+        """When the first query may expire; those who wait for the others' work expire too."""
+        first = min((self._expires_at(x) for heap in self._heaps if (x := self._first(heap))), default=inf)
+        return None if first == inf else first
 
     # ---- waiting
 
@@ -165,17 +172,16 @@ class Batcher:
         taken: list[_Entry] = []
         rows = 0
         while (head := self._head()) is not None and (not taken or rows + head.rows <= self._limit):
-            entry = self._heap[0]
-            self._take()
+            entry = self._take(head.offline)
             if now >= self._expires_at(head):
                 expired.append(head.id)
                 continue
             taken.append(entry)
             rows += head.rows
-        kept = self._split(now, [x[4] for x in taken])
+        kept = self._split(now, [x[3] for x in taken])
         for entry in taken[kept:]:
-            self._put_back(entry[4], entry)
-        return [x[4] for x in taken[:kept]]
+            self._put_back(entry)
+        return [x[3] for x in taken[:kept]]
 
     def _split(self, now: float, batch: list[Waiting]) -> int:
         """How many of the batch to run now: all, unless fewer save the first deadline at no other's cost."""

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from math import inf
 
+import msgspec
+
 from infaas_ray.domain import SLO, OnMiss
 from infaas_ray.errors import UnknownTarget, one_of
 from infaas_ray.policy.latency import LatencyCurve
@@ -72,8 +74,7 @@ class Candidate:
     broken: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(msgspec.Struct, frozen=True):
     """A query as selection sees it, absent bounds filled in.
 
     `bound_s` is for queue and compute alone: the SLO's bound without `overhead_s`, the time that the way to the replica

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from math import inf
 from operator import attrgetter
 
+import msgspec
+
 from infaas_ray.domain import SLO, OnMiss
 from infaas_ray.policy.candidates import (
     MAX_QUEUE_S,
@@ -46,8 +48,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dispatch:
+class Dispatch(msgspec.Struct, frozen=True, kw_only=True):
     """Send the query to `replica`, expected to answer in `expected_s`. `degraded`: below the asked accuracy."""
 
     replica: str
@@ -57,8 +58,7 @@ class Dispatch:
     wanted: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Load:
+class Load(msgspec.Struct, frozen=True, kw_only=True):
     """Let the query wait until `variant` is loaded; answer expected in `expected_s`, loading included."""
 
     variant: str

@@ -14,7 +14,7 @@ import os
 import secrets
 import stat
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -256,6 +256,19 @@ class Server:
         link.send(0, "welcome", {"proof": _proof(self._secret, b"server", nonce, link.nonce)}, {})
 
 
+# What to do with the outcome, what to release with it, and when (in the loop's time) the peer is taken for gone.
+_Call = tuple[Callable[[Reply | InfaasError], None], Sequence[Lease], float]
+
+
+def _ignore(outcome: Reply | InfaasError) -> None:
+    """Nobody waits for this outcome."""
+
+
+def _release(leases: Sequence[Lease]) -> None:
+    for lease in leases:
+        lease.release()
+
+
 class Connection:
     """The calling end of a channel. Make it with `connect`."""
 
@@ -266,8 +279,7 @@ class Connection:
         self._on_lost = on_lost
         self._link = _Link(self._on_frame, self._on_closed, server=False)
         self._calls = itertools.count(1)
-        self._pending: dict[int, asyncio.Future[Reply]] = {}
-        self._give_up: dict[int, float] = {}
+        self._pending: dict[int, _Call] = {}
         self._nonce = secrets.token_bytes(16)
         self._ended = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -277,6 +289,15 @@ class Connection:
     def closed(self) -> bool:
         """Whether the connection is gone."""
         return self._link.closed
+
+    @property
+    def full(self) -> bool:
+        """Whether the peer has not taken enough of what was sent; wait for `writable` before sending more."""
+        return self._link.full
+
+    async def writable(self) -> None:
+        """Wait until the peer has taken enough, or is gone."""
+        await self._link.writable()
 
     async def open(self) -> None:
         """Connect and shake hands. Raises ReplicaLost where nobody listens or the secret is not the same."""
@@ -293,34 +314,65 @@ class Connection:
             self._link.close()
             raise ReplicaLost(f"no channel to {self.address}: {error or 'timed out'}") from None
 
-    async def call(
-        self, verb: str, fields: dict[str, Any], arrays: Mapping[str, Array], patience_s: float = inf
-    ) -> Reply:
-        """Send a call and wait for its reply. Raises the peer's error, or ReplicaLost where the peer is gone.
+    def ask(
+        self,
+        verb: str,
+        fields: dict[str, Any],
+        arrays: Mapping[str, Array],
+        done: Callable[[Reply | InfaasError], None],
+        patience_s: float = inf,
+    ) -> int:
+        """Send a call and return its number; `done` is called once, later: with the reply, an error, or the loss.
 
-        A peer that says nothing about a call for `patience_s` seconds is taken for gone (`drop_silent` looks).
+        A peer that says nothing about a call for `patience_s` seconds is taken for gone (`drop_silent` looks). Raises
+        ReplicaLost where it is gone already, and PayloadTooLarge or InvalidInput where the arrays cannot be sent.
         """
         link = self._link
         if link.closed:
             raise ReplicaLost(f"the connection to {self.address} is closed")
-        if link.full:
-            await link.writable()
-        call = next(self._calls)
+        number = next(self._calls)
         segments, leases = self._share(arrays) if self._local else ({}, ())
-        future: asyncio.Future[Reply] = self._loop.create_future()
-        self._pending[call] = future
-        if patience_s < inf:
-            self._give_up[call] = self._loop.time() + patience_s
         try:
-            link.send(call, verb, fields, arrays, segments)
-            return await future
-        finally:
-            for lease in leases:
-                lease.release()
-            self._pending.pop(call, None)
-            self._give_up.pop(call, None)
+            link.send(number, verb, fields, arrays, segments)
+        except InfaasError:
+            _release(leases)
+            raise
+        self._pending[number] = (done, leases, self._loop.time() + patience_s)
+        return number
 
-    def _share(self, arrays: Mapping[str, Array]) -> tuple[dict[str, str], list[Lease]]:
+    def forget(self, number: int) -> None:
+        """Nobody waits for that call's reply any more."""
+        pending = self._pending.get(number)
+        if pending is not None:  # what it leased is read until the reply comes
+            self._pending[number] = (_ignore, *pending[1:])
+
+    async def call(
+        self, verb: str, fields: dict[str, Any], arrays: Mapping[str, Array], patience_s: float = inf
+    ) -> Reply:
+        """Send a call and wait for its reply, as `ask` does, and before that until the peer takes more.
+
+        Raises the peer's error, or ReplicaLost where the peer is gone.
+        """
+        if self._link.full:
+            await self._link.writable()
+        future: asyncio.Future[Reply | InfaasError] = self._loop.create_future()
+
+        def done(outcome: Reply | InfaasError) -> None:
+            if not future.done():
+                future.set_result(outcome)
+
+        number = self.ask(verb, fields, arrays, done, patience_s)
+        try:
+            outcome = await future
+        except asyncio.CancelledError:
+            self.forget(number)
+            raise
+        if isinstance(outcome, Reply):
+            return outcome
+        raise outcome
+
+    @staticmethod
+    def _share(arrays: Mapping[str, Array]) -> tuple[dict[str, str], Sequence[Lease]]:
         """Put large arrays into shared memory, unless they lie there already; segment names, and what to release."""
         segments: dict[str, str] = {}
         leases: list[Lease] = []
@@ -336,7 +388,7 @@ class Connection:
 
     def drop_silent(self) -> None:
         """Drop the connection if the peer owes an answer beyond patience; its calls fail with ReplicaLost."""
-        if self._give_up and min(self._give_up.values()) < self._loop.time():
+        if self._pending and min(x[2] for x in self._pending.values()) < self._loop.time():
             self.drop()
 
     def drop(self) -> None:
@@ -352,13 +404,13 @@ class Connection:
     def _on_frame(self, link: _Link, frame: Frame) -> None:
         verb, fields = frame.head.verb, frame.head.fields
         if verb in ("reply", "error"):
-            future = self._pending.get(frame.head.call)
-            if future is None or future.done():
+            pending = self._pending.get(frame.head.call)
+            if pending is None:
                 return
-            if verb == "reply":
-                future.set_result(Reply(fields, frame.arrays()))
-            else:
-                future.set_exception(_rebuild(fields))
+            outcome = Reply(fields, frame.arrays()) if verb == "reply" else _rebuild(fields)
+            del self._pending[frame.head.call]
+            _release(pending[1])
+            pending[0](outcome)
         elif verb == "hello" and not link.trusted:
             link.nonce = fields["nonce"]
             proof = _proof(self._secret, b"client", link.nonce, self._nonce)
@@ -375,9 +427,10 @@ class Connection:
         lost = ReplicaLost(f"the connection to {self.address} was lost")
         if not self._welcome.done():
             self._welcome.set_exception(lost)
-        for future in self._pending.values():
-            if not future.done():
-                future.set_exception(lost)
+        pending, self._pending = self._pending, {}
+        for done, leases, _ in pending.values():
+            _release(leases)
+            done(lost)
         if not self._welcome.cancelled():
             self._welcome.exception()  # seen, even where nobody waited for it
         self._ended.set()

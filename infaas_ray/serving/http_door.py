@@ -10,9 +10,9 @@ import asyncio
 import json
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from http import HTTPStatus
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import httptools
 
@@ -23,7 +23,19 @@ _PIECE_BYTES = 8192  # parsed at once; bounds how many requests one read can hol
 _MOST_HEAD_BYTES = 64 * 1024
 _MOST_URL_BYTES = 8 * 1024
 _LINGER_S = 2.0  # how long what a refused client still sends is dropped, lest a reset overtake the answer
-_REASONS = {x.value: x.phrase.encode() for x in HTTPStatus}
+_NAMES = {
+    name.encode(): name.lower()
+    for name in ("Host", "Accept", "Accept-Encoding", "Connection", "Content-Length", "Content-Type", "User-Agent")
+}
+_NAMES |= {name.encode(): name for name in _NAMES.values()}
+
+
+def _head(status: int, reason: str = "") -> bytes:
+    """All that stands before the length of the body."""
+    return f"HTTP/1.1 {status} {reason}\r\ncontent-length: ".encode()
+
+
+_HEADS = {x.value: _head(x.value, x.phrase) for x in HTTPStatus}
 
 
 class Request(NamedTuple):
@@ -44,7 +56,24 @@ class Response(NamedTuple):
     headers: tuple[tuple[bytes, bytes], ...] = ((b"content-type", b"application/json"),)
 
 
-Respond = Callable[[Request], Awaitable[Response]]
+Answered = Callable[[Response], None]
+# Begins to answer a request: calls the second argument once, now or later, unless what it returns is called before.
+Begin = Callable[[Request, Answered], Callable[[], object]]
+
+
+def begin_with(respond: Callable[[Request], Coroutine[Any, Any, Response]]) -> Begin:
+    """A coroutine function that answers requests and never raises, as a door calls it: each in a task."""
+
+    def begin(request: Request, answered: Answered) -> Callable[[], object]:
+        def tell(task: asyncio.Task[Response]) -> None:
+            if not task.cancelled():
+                answered(task.result())
+
+        task = asyncio.get_running_loop().create_task(respond(request))
+        task.add_done_callback(tell)
+        return task.cancel
+
+    return begin
 
 
 class _Refused(Exception):
@@ -66,17 +95,20 @@ _TOO_SLOW = _refusal(408, "the request took too long to arrive; send it faster o
 class _Connection(asyncio.Protocol):
     """One client's connection."""
 
-    def __init__(self, respond: Respond, max_body_bytes: int, open_connections: "set[_Connection]") -> None:
-        self._respond = respond
+    def __init__(self, begin: Begin, max_body_bytes: int, open_connections: "set[_Connection]") -> None:
+        self._begin = begin
         self._max_body_bytes = max_body_bytes
         self._open = open_connections
         self._parser = httptools.HttpRequestParser(self)
+        self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport
         self._unread = memoryview(b"")
         self._waiting: deque[tuple[Request | Response, bool]] = deque()  # each with whether the connection stays
-        self._task: asyncio.Task[None] | None = None
-        self._writable = asyncio.Event()
-        self._writable.set()
+        self._turn: Request | Response | None = None  # what is being answered
+        self._keep_alive = True
+        self._cancel: Callable[[], object] | None = None
+        self._paused = False
+        self._writable = True
         self._ended = False  # nothing more is taken from the client
         self._sent_all = False  # the client has closed its side
         self._linger: asyncio.TimerHandle | None = None
@@ -96,37 +128,51 @@ class _Connection(asyncio.Protocol):
             return
         self._active_at = time.monotonic()
         self._unread = memoryview(bytes(self._unread) + data if self._unread else data)
-        self._parse()
+        self._go_on()
 
     def eof_received(self) -> bool:
         self._ended = self._sent_all = True
-        return self._task is not None  # the client may be done sending, yet wait for its answers
+        return self._busy  # the client may be done sending, yet wait for its answers
 
     def pause_writing(self) -> None:
-        self._writable.clear()
+        self._writable = False
         self._flow()
 
     def resume_writing(self) -> None:
-        self._writable.set()
-        self._flow()
+        self._writable = True
+        self._go_on()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._open.discard(self)
-        if self._task is not None:
-            self._task.cancel()
+        self._ended = True
+        self._waiting.clear()
+        if self._cancel is not None:
+            self._cancel()
         if self._linger is not None:
             self._linger.cancel()
 
     # -- reading
 
     @property
+    def _busy(self) -> bool:
+        return self._turn is not None or bool(self._waiting)
+
+    @property
     def _full(self) -> bool:
-        return len(self._waiting) > _MOST_WAITING or not self._writable.is_set()
+        return len(self._waiting) > _MOST_WAITING or not self._writable
+
+    def _go_on(self) -> None:
+        """Read what there is, and answer what comes first."""
+        self._parse()
+        self._answer()
 
     def _flow(self) -> None:
-        if self._transport.is_closing():
+        """Stop reading while much waits."""
+        pause = self._full and not self._ended
+        if pause == self._paused or self._transport.is_closing():
             return
-        if self._full and not self._ended:
+        self._paused = pause
+        if pause:
             self._transport.pause_reading()
         else:
             self._transport.resume_reading()
@@ -172,7 +218,7 @@ class _Connection(asyncio.Protocol):
         self._ended = True
         self._unread = memoryview(b"")
         self._began_at = None
-        self._wait(refusal, False)
+        self._waiting.append((refusal, False))
 
     # -- from the parser
 
@@ -192,7 +238,7 @@ class _Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._in_head:  # else it is a trailer
-            self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+            self._headers[_NAMES.get(name) or name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
         self._in_head = False
@@ -204,7 +250,7 @@ class _Connection(asyncio.Protocol):
                 raise _Refused(
                     _refusal(413, f"the body has {size} bytes, more than the {self._max_body_bytes} allowed")
                 )
-            self._wait(_CONTINUE, True)
+            self._waiting.append((_CONTINUE, True))
 
     def on_body(self, body: bytes) -> None:
         self._size += len(body)
@@ -220,32 +266,33 @@ class _Connection(asyncio.Protocol):
         too_large = self._size if self._size > self._max_body_bytes else 0
         request = Request(self._parser.get_method().decode(), self._path, self._headers, body, too_large)
         self._began_at = None
-        self._wait(request, self._parser.should_keep_alive())
+        self._waiting.append((request, self._parser.should_keep_alive()))
 
     # -- answers
 
-    def _wait(self, turn: Request | Response, keep_alive: bool) -> None:
-        self._waiting.append((turn, keep_alive))
-        if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._answer())
+    def _answer(self) -> None:
+        """Begin with what waits first, one at a time, while the client takes its answers."""
+        if self._turn is not None or not self._waiting or not self._writable:
+            return
+        self._turn, self._keep_alive = turn, _ = self._waiting.popleft()
+        if isinstance(turn, Response):
+            self._answered(turn)
+            return
+        cancel = self._begin(turn, self._answered)
+        if self._turn is turn:
+            self._cancel = cancel
 
-    async def _answer(self) -> None:
-        keep_alive = True
-        while self._waiting and keep_alive:
-            turn, keep_alive = self._waiting.popleft()
-            if isinstance(turn, Response):
-                self._transport.write(_encode(turn, keep_alive=keep_alive))
-            else:
-                response = await self._respond(turn)
-                self._transport.write(_encode(response, turn, keep_alive=keep_alive))
-            await self._writable.wait()
-            if self._unread:
-                self._parse()
-            if self._waiting:
-                await asyncio.sleep(0)  # a pile of one client must not hold up the others
-                self._flow()
-        self._task = None
-        if not keep_alive or self._ended:
+    def _answered(self, response: Response) -> None:
+        request = self._turn
+        self._turn = self._cancel = None
+        self._transport.write(
+            _encode(response, request if isinstance(request, Request) else None, keep_alive=self._keep_alive)
+        )
+        if not self._keep_alive:
+            self._finish()
+        elif self._unread or self._waiting:
+            self._loop.call_soon(self._go_on)  # a pile of one client must not hold up the others
+        elif self._ended:
             self._finish()
 
     def _finish(self) -> None:
@@ -253,19 +300,21 @@ class _Connection(asyncio.Protocol):
             self._transport.close()
             return
         self._waiting.clear()
+        self._unread = memoryview(b"")
         self._transport.write_eof()
         self._flow()
-        self._linger = asyncio.get_running_loop().call_later(_LINGER_S, self._transport.close)
+        self._linger = self._loop.call_later(_LINGER_S, self._transport.close)
 
     def sweep(self, now: float, idle_s: float, receive_s: float) -> None:
         """Refuse a request that arrives too slowly; drop a client that is silent, or deaf, for long."""
-        stuck = self._task is None or not self._writable.is_set()
+        stuck = not self._busy or not self._writable
         if stuck and now - self._active_at > idle_s:
             self._transport.abort()
         elif self._full:
             self._began_at = self._began_at and now  # while nothing is read, nothing can arrive
         elif self._began_at is not None and now - self._began_at > receive_s:
             self._end(_TOO_SLOW)
+            self._answer()
 
     def close(self) -> None:
         """Drop the connection."""
@@ -273,25 +322,27 @@ class _Connection(asyncio.Protocol):
 
 
 def _encode(response: Response, request: Request | None = None, *, keep_alive: bool) -> bytes:
-    status = response.status
+    status, body = response.status, response.body
     if status == 100:
         return b"HTTP/1.1 100 Continue\r\n\r\n"
-    lines = [b"HTTP/1.1 %d %s" % (status, _REASONS.get(status, b"")), b"content-length: %d" % len(response.body)]
-    lines += [b"%s: %s" % header for header in response.headers]
-    request_id = None if request is None else request.headers.get("x-request-id")
-    if request_id is not None:
-        lines.append(b"x-request-id: " + request_id.encode("latin-1"))
+    head = _HEADS.get(status) or _head(status)
+    lines = [b"%b%d" % (head, len(body)), *[b"%b: %b" % header for header in response.headers]]
+    if request is not None:
+        request_id = request.headers.get("x-request-id")
+        if request_id is not None:
+            lines.append(b"x-request-id: " + request_id.encode("latin-1"))
+        if request.method == "HEAD":
+            body = b""
     if not keep_alive:
         lines.append(b"connection: close")
-    body = b"" if request is not None and request.method == "HEAD" else response.body
     return b"\r\n".join((*lines, b"", body))
 
 
 class HttpDoor:
     """A listening port. `idle_s` bounds a client's silence, `receive_s` the time for one whole request to arrive."""
 
-    def __init__(self, respond: Respond, max_body_bytes: int, *, idle_s: float = 75.0, receive_s: float = 60.0) -> None:
-        self._respond = respond
+    def __init__(self, begin: Begin, max_body_bytes: int, *, idle_s: float = 75.0, receive_s: float = 60.0) -> None:
+        self._begin = begin
         self._max_body_bytes = max_body_bytes
         self._idle_s = idle_s
         self._receive_s = receive_s
@@ -303,7 +354,7 @@ class HttpDoor:
         """Listen; port 0 picks one, which is returned. Several routers of a machine may share a port."""
         loop = asyncio.get_running_loop()
         self._server = server = await loop.create_server(
-            lambda: _Connection(self._respond, self._max_body_bytes, self._connections),
+            lambda: _Connection(self._begin, self._max_body_bytes, self._connections),
             host,
             port,
             reuse_port=port != 0,

@@ -11,17 +11,18 @@ import math
 import uuid
 import zlib
 from collections.abc import Awaitable, Callable, MutableMapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.metadata import version
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from infaas_ray.domain import Query
+from infaas_ray.domain import Answer, Query
 from infaas_ray.errors import InfaasError, InvalidInput, PayloadTooLarge, Unavailable, UnknownTarget, one_of
 from infaas_ray.protocol import (
     JSON_LENGTH_HEADER,
+    InferRequest,
     decode_explain,
     decode_request,
     encode_response,
@@ -29,7 +30,7 @@ from infaas_ray.protocol import (
     tensor_metadata,
     whole_number,
 )
-from infaas_ray.serving.http_door import Request, Response
+from infaas_ray.serving.http_door import Answered, Request, Response, begin_with
 from infaas_ray.serving.metrics import Metrics
 from infaas_ray.serving.router import Router
 
@@ -39,6 +40,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _log = logging.getLogger(__name__)
 _encode = msgspec.json.Encoder().encode
+_JSON = (b"content-type", b"application/json")
 _EXTENSIONS = ["binary_tensor_data", "model_repository", "parameters", "model_less"]
 
 
@@ -83,6 +85,19 @@ def _parts(path: bytes) -> tuple[str, ...]:
     return _split_often(path) if len(path) <= 512 else _split(path)
 
 
+@lru_cache(maxsize=4096)
+def _often_inferred(path: bytes) -> str | None:
+    match _split(path):
+        case ("v2", "models", target, "infer"):
+            return target
+    return None
+
+
+def _infer_target(path: bytes) -> str | None:
+    """The target of an inference without a version; None for every other path, and for very long ones."""
+    return _often_inferred(path) if len(path) <= 512 else None
+
+
 def _inflated(body: bytes, encoding: str, most_bytes: int) -> bytes:
     """A compressed body as it was; stops at `most_bytes`, whatever the body would grow to."""
     if encoding not in ("gzip", "x-gzip", "deflate"):
@@ -100,7 +115,7 @@ def _inflated(body: bytes, encoding: str, most_bytes: int) -> bytes:
 
 
 class HttpApp:
-    """The application of one router: an ASGI callable for Ray Serve, `respond` for the router's own port."""
+    """The application of one router: an ASGI callable for Ray Serve, `begin` for the router's own port."""
 
     def __init__(self, router: Router, metrics: Metrics, max_body_bytes: int) -> None:
         self._router = router
@@ -108,6 +123,7 @@ class HttpApp:
         self._max_body_bytes = max_body_bytes
         self._prefix = uuid.uuid4().hex[:12]
         self._ids = itertools.count()
+        self._begin = begin_with(self.respond)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request over ASGI, or the life of the application."""
@@ -135,6 +151,21 @@ class HttpApp:
             if message["type"] == "lifespan.shutdown":
                 return
 
+    def begin(self, request: Request, answered: Answered) -> Callable[[], object]:
+        """Answer one request: `answered` is called once, unless what this returns is called before.
+
+        The shortest way is that of an inference: nothing waits for it but the replica's answer.
+        """
+        target = _infer_target(request.path)
+        if target is None or request.method != "POST" or "content-encoding" in request.headers:
+            return self._begin(request, answered)
+        try:
+            self._check_body(request)
+            return self._begin_inference(target, request, answered)
+        except Exception as error:
+            answered(self._failed(request, error))
+            return _nothing
+
     async def respond(self, request: Request) -> Response:
         """Answer one request; never raises."""
         try:
@@ -146,13 +177,18 @@ class HttpApp:
             if request.method == "HEAD":  # answered as GET; whoever sends the answer leaves its body out
                 request = request._replace(method="GET")
             return await self._route(request)
-        except _WrongMethod as error:
-            return _wrong_method(request, error.args[0])
-        except InfaasError as error:
-            return _failure(error)
         except Exception as error:
-            _log.exception("a request failed for a reason nobody expected")
-            return _json({"error": f"internal error: {type(error).__name__}; the server's log says more"}, 500)
+            return self._failed(request, error)
+
+    @staticmethod
+    def _failed(request: Request, error: Exception) -> Response:
+        match error:
+            case _WrongMethod():
+                return _wrong_method(request, error.args[0])
+            case InfaasError():
+                return _failure(error)
+        _log.error("a request failed for a reason nobody expected", exc_info=error)
+        return _json({"error": f"internal error: {type(error).__name__}; the server's log says more"}, 500)
 
     def _check_body(self, request: Request) -> None:
         if request.too_large:
@@ -210,22 +246,43 @@ class HttpApp:
         raise UnknownTarget(f"there is nothing at {_shown(request)}; use .../infer, .../explain or .../ready")
 
     async def _infer(self, target: str, request: Request) -> Response:
+        future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+
+        def answered(response: Response) -> None:
+            if not future.done():
+                future.set_result(response)
+
+        cancel = self._begin_inference(target, request, answered)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            cancel()
+            raise
+
+    def _begin_inference(self, target: str, request: Request, answered: Answered) -> Callable[[], object]:
+        """Ask the router; raises where the query is not admitted."""
         asked, inputs = decode_request(request.body, request.headers.get(JSON_LENGTH_HEADER))
         slo = slo_of(asked.parameters, request.headers)
         if not inputs:
             raise InvalidInput("the request has no inputs")
-        rows = len(next(iter(inputs.values())))
         query = Query(
-            id=asked.id or f"{self._prefix}{next(self._ids):x}", target=target, slo=slo, inputs=inputs, rows=rows
+            id=asked.id or f"{self._prefix}{next(self._ids):x}",
+            target=target,
+            slo=slo,
+            inputs=inputs,
+            rows=len(next(iter(inputs.values()))),
         )
-        self._check_outputs(target, [x.name for x in asked.outputs])
-        answer = await self._router.query(query)
-        body, json_bytes = encode_response(target, asked, answer)
-        tell = ((b"x-variant", answer.variant.encode()), (b"x-slo-met", b"true" if answer.slo_met else b"false"))
-        if json_bytes is None:
-            return Response(200, body, ((b"content-type", b"application/json"), *tell))
-        length = (JSON_LENGTH_HEADER.encode(), b"%d" % json_bytes)
-        return Response(200, body, ((b"content-type", b"application/octet-stream"), length, *tell))
+        if asked.outputs:
+            self._check_outputs(target, [x.name for x in asked.outputs])
+
+        def done(outcome: Answer | Exception) -> None:
+            try:
+                response = _answer(target, asked, outcome) if isinstance(outcome, Answer) else None
+            except Exception as error:
+                outcome, response = error, None
+            answered(self._failed(request, outcome) if response is None else response)  # type: ignore[arg-type]
+
+        return partial(self._router.cancel, self._router.submit(query, done))
 
     def _check_outputs(self, target: str, wanted: list[str]) -> None:
         known = [x.name for x in self._router.architecture_of(target).outputs]
@@ -275,6 +332,19 @@ class HttpApp:
             {"name": name, "version": "1", "state": "READY" if ready.intersection(variants) else "UNAVAILABLE"}
             for name, variants in sorted(self._router.targets.items())
         ]
+
+
+def _answer(target: str, asked: InferRequest, answer: Answer) -> Response:
+    body, json_bytes = encode_response(target, asked, answer)
+    tell = ((b"x-variant", answer.variant.encode()), (b"x-slo-met", b"true" if answer.slo_met else b"false"))
+    if json_bytes is None:
+        return Response(200, body, (_JSON, *tell))
+    length = (JSON_LENGTH_HEADER.encode(), b"%d" % json_bytes)
+    return Response(200, body, ((b"content-type", b"application/octet-stream"), length, *tell))
+
+
+def _nothing() -> None:
+    """There is nothing to cancel."""
 
 
 async def _read_body(receive: Receive, most_bytes: int) -> tuple[bytes, int]:

@@ -61,7 +61,7 @@ class RouterActor:
         http = self._settings.http
         if http.direct_port is None:
             return ""
-        self._door = HttpDoor(self._app.respond, http.max_body_bytes)
+        self._door = HttpDoor(self._app.begin, http.max_body_bytes)
         port = await self._door.listen(http.host, http.direct_port)
         return f"http://{http.host}:{port}"
 

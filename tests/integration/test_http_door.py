@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from infaas_ray.serving.http_door import HttpDoor, Request, Response
+from infaas_ray.serving.http_door import HttpDoor, Request, Response, begin_with
 from infaas_ray.serving.ingress import HttpApp
 
 MOST_BYTES = 100_000
@@ -24,7 +24,7 @@ async def echo(request: Request) -> Response:
 
 @pytest.fixture
 async def door() -> AsyncIterator[int]:
-    server = HttpDoor(echo, MOST_BYTES)
+    server = HttpDoor(begin_with(echo), MOST_BYTES)
     yield await server.listen("127.0.0.1", 0)
     await server.close()
 
@@ -62,7 +62,7 @@ class TestPipelines:
             first.set()
             return Response(200, b"{}")
 
-        server = HttpDoor(count, MOST_BYTES)
+        server = HttpDoor(begin_with(count), MOST_BYTES)
         port = await server.listen("127.0.0.1", 0)
         pile = asyncio.create_task(send(port, get("/pile") * 20_000))
         await first.wait()
@@ -79,7 +79,7 @@ class TestPipelines:
             served += 1
             return Response(200, b"x" * 1_000_000)
 
-        server = HttpDoor(large, MOST_BYTES)
+        server = HttpDoor(begin_with(large), MOST_BYTES)
         port = await server.listen("127.0.0.1", 0)
         _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
         writer.write(get("/") * 200)
@@ -158,7 +158,7 @@ class TestLimits:
         assert "error" in json.loads(got.partition(b"\r\n\r\n")[2])
 
     async def test_a_request_that_trickles_in_is_refused(self) -> None:
-        server = HttpDoor(echo, MOST_BYTES, receive_s=0.1)
+        server = HttpDoor(begin_with(echo), MOST_BYTES, receive_s=0.1)
         port = await server.listen("127.0.0.1", 0)
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET / HTTP/1.1\r\n")

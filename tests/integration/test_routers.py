@@ -158,3 +158,47 @@ async def test_a_replica_that_goes_away_leaves_its_queries_to_their_fate(bench: 
     assert all(isinstance(x, Unavailable | DeadlineExceeded) for x in lost)
     counts = router.status()
     assert counts["accepted"] == 20 == counts["answered"] + counts["rejected"] + counts["expired"]
+
+
+async def test_a_replica_whose_connection_was_lost_is_found_again(bench: Bench, tmp_path: Path) -> None:
+    address = f"unix:{tmp_path / 's'}"
+    (router,) = bench.routers(await bench.server.listen(address), 1)
+    assert (await router.query(query())).replica == "a#1"
+    await bench.server.close()
+    with pytest.raises((Unavailable, DeadlineExceeded)):
+        await asyncio.wait_for(router.query(query(latency_s=0.2)), 10)
+    bench.server = Server(bench._on_call, SECRET)
+    (tmp_path / "s").unlink(missing_ok=True)
+    await bench.server.listen(address)
+    router.traffic()  # also the time to look after what was lost
+    await asyncio.wait(router._probes, timeout=10)
+    assert (await router.query(query())).replica == "a#1"
+
+
+async def test_a_client_that_goes_away_is_counted_and_its_load_is_not(bench: Bench, tmp_path: Path) -> None:
+    (router,) = bench.routers(await bench.server.listen(f"unix:{tmp_path / 's'}"), 1)
+    await router.query(query())
+    gone = [asyncio.create_task(router.query(query())) for _ in range(9)]
+    await asyncio.sleep(ROW_S)
+    for task in gone:
+        task.cancel()
+    await asyncio.wait(gone)
+    counts = router.status()
+    assert counts["cancelled"] > 0
+    assert counts["accepted"] == 10 == counts["answered"] + counts["cancelled"]
+    assert (await router.query(query(latency_s=1.0))).slo_met
+
+
+async def test_a_replica_that_no_channel_reaches_is_asked_through_ray(bench: Bench, tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    async def by_ray(replica: ReadyReplica, query: Query, remaining_s: float | None) -> Reply:
+        asked.append(replica.id)
+        numbers = {"queue_s": 0.0, "compute_s": ROW_S, "batch_rows": 1, "queued_rows": 0}
+        return Reply(numbers, {"x": query.inputs["x"] * 2})
+
+    router = bench.routers(f"unix:{tmp_path / 'nothing'}", 1)[0]
+    router._fallback = by_ray
+    for _ in range(3):
+        assert (await router.query(query())).replica == "a#1"
+    assert asked == ["a#1"] * 3

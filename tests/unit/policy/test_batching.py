@@ -112,6 +112,12 @@ class TestExpiry:
         fast.add(item(2, deadline=0.0006))
         assert fast.step(0.0, busy=False).run == (2,)
 
+    def test_an_offline_one_expires_behind_online_ones(self) -> None:
+        made = batcher(item(1), Waiting(id=2, rows=1, deadline=1.0, arrived=0.0, offline=True))
+        assert made.step(0.0, busy=True).wake_at == pytest.approx(1.0 - 0.005)
+        assert made.step(1.0, busy=True).expired == (2,)
+        assert made.step(1.0, busy=False).run == (1,)
+
     def test_waking_at_the_given_time_finds_it_expired(self) -> None:
         made = batcher(item(1, deadline=0.1))
         wake_at = made.step(0.0, busy=True).wake_at
