@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,14 @@ from infaas_ray.storage.metadata import Metadata
 @click.option("--hardware", multiple=True, type=click.Choice(["cpu", "gpu", "neuron"]), help="Default cpu; repeat.")
 @click.option("--threads", multiple=True, type=click.IntRange(1), help="Threads of a CPU variant (default 1, 2).")
 @click.option("--batch-limit", type=click.IntRange(1), help="Largest batch (default 16).")
+@click.option(
+    "--gpu-batch-limit", "gpu_batch_limits", multiple=True, type=click.IntRange(1), help="A GPU variant for each."
+)
+@click.option("--neuron-cores", multiple=True, type=click.IntRange(1), help="A Neuron variant for each (default 1).")
 @click.option("--recipe", "recipes", multiple=True, help="Only this, such as openvino-int8; repeat for more.")
+@click.option(
+    "--output", "output_names", multiple=True, help="Names an output of a .pt2, or chooses one of an .onnx; repeat."
+)
 @click.option("--offer-all", is_flag=True, help="Offer dominated variants, too.")
 @click.option(
     "--allow-pickle",
@@ -77,7 +85,7 @@ def _generation_options(options: dict[str, Any]) -> Any:
     from infaas_ray.domain import HardwareKind
     from infaas_ray.variants.generator import GenerationOptions
 
-    names = ("hardware", "threads", "batch_limit", "recipes", "offer_all", "allow_pickle")
+    names = tuple(x.name for x in fields(GenerationOptions) if x.name in options)
     given = {name: options.pop(name) for name in names}
     given["hardware"] = tuple(HardwareKind(x) for x in given["hardware"])
     return GenerationOptions(**{name: value for name, value in given.items() if value})

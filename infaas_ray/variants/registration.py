@@ -57,6 +57,8 @@ def register(
     metric_named(metric)
     if validation is None and declared_accuracy is None:
         raise InvalidModel("give a validation set (.npz) to measure accuracy with, or declare an accuracy")
+    if declared_accuracy is not None and not 0 <= declared_accuracy <= 1:
+        raise InvalidModel(f"the declared accuracy must be from 0 to 1, not {declared_accuracy!r}")
     if validation is not None and not validation.is_file():
         raise InvalidModel(f"there is no validation file {validation}")
     with tempfile.TemporaryDirectory(prefix="infaas-register-") as name:

@@ -298,8 +298,10 @@ class Run:
         if not self._made and not self._there:
             if self._known is None:
                 self._metadata.remove_architecture(architecture.name)
-            first = {reason: label for label, reason in reversed(self._failures.items())}  # each reason once
-            reasons = "; ".join(f"{label}: {reason}" for reason, label in reversed(first.items()))
+            first: dict[str, str] = {}  # each reason once, in the order of the recipes
+            for label, reason in self._failures.items():
+                first.setdefault(reason, label)
+            reasons = "; ".join(f"{label}: {reason}" for reason, label in first.items())
             raise InvalidModel(f"no variant of {architecture.name!r} works: {reasons}")
         for name, origin in self._metadata.origins(architecture.name).items():
             if name in self._failures or origin.source != self._request.digest:

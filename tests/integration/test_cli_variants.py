@@ -69,6 +69,19 @@ def test_register_ends_with_the_picture(home: Path) -> None:
     assert "●" in shown
 
 
+def test_register_measures_the_output_that_was_chosen(home: Path, tmp_path: Path) -> None:
+    model = onnx.load(str(home / "m.onnx"))
+    integer = onnx.helper.make_tensor_value_info("class", onnx.TensorProto.INT64, ["batch"])
+    model.graph.node.append(onnx.helper.make_node("ArgMax", ["logits"], ["class"], axis=1, keepdims=0))
+    model.graph.output.insert(0, integer)
+    onnx.save(model, str(tmp_path / "two.onnx"))
+    arguments = (str(tmp_path / "two.onnx"), "--validation", str(home / "points.npz"), "--recipe", "onnxruntime-fp32")
+    named = ("--name", "two", "--task", "classification", "--dataset", "two", "--threads", "1", "--json")
+    assert "top1_accuracy needs" in json.loads(run(tmp_path, "register", *arguments, *named, fails=True))["error"]
+    found = json.loads(run(tmp_path, "register", *arguments, *named, "--output", "logits"))
+    assert found["variants"][0]["accuracy"] == 1.0
+
+
 def test_variants_tells_prices_by_worker_type(home: Path) -> None:
     prices = home / "prices.yaml"
     prices.write_text(

@@ -310,6 +310,12 @@ def fail_int8(crash: Callable[..., Path]) -> Callable[..., Path]:
     return lambda self, recipe, *rest: (crash if recipe.precision == "int8" else build)(self, recipe, *rest)
 
 
+@pytest.mark.parametrize("declared", [-0.1, 1.5, float("nan")])
+def test_a_declared_accuracy_that_is_none_is_refused_at_once(place: Place, declared: float) -> None:
+    with pytest.raises(InvalidModel, match="from 0 to 1"):
+        place.register(place.folder / "nowhere.onnx", validation=None, declared_accuracy=declared)
+
+
 def test_declared_accuracy_needs_no_validation_and_is_marked(place: Place) -> None:
     source = write_onnx(place.folder / "m.onnx")
     result = place.register(source, validation=None, declared_accuracy=0.8)
@@ -374,7 +380,8 @@ def test_a_wrong_model_is_refused_and_leaves_nothing(place: Place, make: Callabl
     assert place.repository.digests() == set()
 
 
-def test_a_model_of_which_nothing_works_gives_the_reasons(place: Place) -> None:
-    with pytest.raises(InvalidModel, match=r"no variant of 'tiny' works: .*one number per row"):
-        place.register(write_onnx(place.folder / "m.onnx"), metric="binary_accuracy", options=ONLY_FP32)
+def test_a_model_of_which_nothing_works_gives_the_reasons_with_the_reference_first(place: Place) -> None:
+    options = GenerationOptions(threads=(1,), recipes=("onnxruntime-fp32", "onnxruntime-int8", "openvino-fp32"))
+    with pytest.raises(InvalidModel, match=r"'tiny' works: tiny@onnxruntime-fp32-[^;]*one number per row"):
+        place.register(write_onnx(place.folder / "m.onnx"), metric="binary_accuracy", options=options)
     assert place.metadata.architectures() == {}
