@@ -12,6 +12,7 @@ from infaas_ray.errors import ConfigError
 from infaas_ray.simulator.arrivals import Gamma
 from infaas_ray.simulator.catalogues import load_catalogue
 from infaas_ray.simulator.rates import Flat, MarkovModulated, Scaled, mean_qps
+from infaas_ray.simulator.settings import WorldSettings
 from infaas_ray.simulator.workload_file import read_workload
 from infaas_ray.simulator.workloads import Stream, Together, hot_and_cold, zipf
 
@@ -176,5 +177,6 @@ def test_the_scenarios_can_be_read_and_each_of_their_queries_can_be_met(
         assert any(
             x.profile.latency_s(kind.rows) < bound and x.accuracy >= (kind.slo.min_accuracy or 0) for x in offers
         ), kind
+    WorldSettings(**content.get("world", {}))
     first = next(iter(workload.chunks(np.random.default_rng(1))))
     assert first.times[0] >= 0
