@@ -17,10 +17,11 @@ STABLE_S = 10.0  # a replica that was ready for so long had not failed to start
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A reason that holds until a time; for ever where that is infinite."""
+    """A reason that holds until a time, for ever where infinite. `failing`: starts fail, rather than want room."""
 
     reason: str
     until: float
+    failing: bool = False
 
 
 class Blocks:
@@ -32,16 +33,21 @@ class Blocks:
         self._blocks: dict[str, Block] = {}
         self._failures: dict[str, tuple[int, float]] = {}
 
-    def add(self, variant: str, reason: str, until: float) -> None:
+    def add(self, variant: str, reason: str, until: float, failing: bool = False) -> None:
         """Block a variant; a block that lasts longer stays."""
         known = self._blocks.get(variant)
         if known is None or until >= known.until:
-            self._blocks[variant] = Block(reason, until)
+            self._blocks[variant] = Block(reason, until, failing)
 
     def reason(self, variant: str, now: float) -> str | None:
         """Why the variant is blocked now; None if it is not."""
         block = self._blocks.get(variant)
         return block.reason if block is not None and now < block.until else None
+
+    def failing(self, variant: str, now: float) -> bool:
+        """Whether the variant is blocked now because its starts fail, and not for want of room."""
+        block = self._blocks.get(variant)
+        return block is not None and now < block.until and block.failing
 
     def permanent(self, variant: str) -> bool:
         """Whether only a change of the catalogue lifts the block."""
@@ -60,14 +66,14 @@ class Blocks:
     def failed(self, variant: str, reason: str, permanent: bool, now: float) -> None:
         """A start failed."""
         if permanent:
-            self.add(variant, f"it cannot start: {reason}", inf)
+            self.add(variant, f"it cannot start: {reason}", inf, failing=True)
             return
         count, last = self._failures.get(variant, (0, now))
         count = 1 if now - last > 2 * self._most_s else count + 1
         self._failures[variant] = (count, now)
         wait_s = min(self._most_s, self._first_s * 2.0 ** min(count - 1, 30))
         times = "" if count == 1 else f" ({count} times)"
-        self.add(variant, f"its start failed{times}: {reason}; next try in {wait_s:g} s", now + wait_s)
+        self.add(variant, f"its start failed{times}: {reason}; next try in {wait_s:g} s", now + wait_s, failing=True)
 
     def died(self, variant: str, lived_s: float, now: float) -> None:
         """A replica died that had been ready for `lived_s` seconds."""

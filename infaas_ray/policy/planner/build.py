@@ -161,7 +161,7 @@ class Builder:
 
     def _places(self, offer: Offer) -> tuple[PlanPlace, ...]:
         fleet, profile = self._fleet, offer.profile
-        blocked = fleet.blocks.reason(offer.name, self._now) is not None
+        blocked = fleet.blocks.failing(offer.name, self._now)
         start_s = fleet.start_s(offer.name)
         places = []
         for number, kind in enumerate(self._types):

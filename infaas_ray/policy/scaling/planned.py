@@ -106,7 +106,8 @@ class Planned:
         """What makes a plan stale at once when it changes; machines that come were planned."""
         here = Counter(x.worker_type for x in fleet.workers.values() if not x.leaving)
         gone = tuple(sorted(x.name for x in fleet.workers.values() if x.leaving))
-        return fleet.catalog_changes, tuple(fleet.machines.blocks.at(now)), len(fleet.blocks.at(now)), gone, dict(here)
+        failing = tuple(x for x in fleet.blocks.at(now) if fleet.blocks.failing(x, now))
+        return fleet.catalog_changes, tuple(fleet.machines.blocks.at(now)), failing, gone, dict(here)
 
     def _why(self, since: float, shape: object) -> str | None:
         if self._plan is None:
@@ -194,7 +195,7 @@ class Planned:
     ) -> str | None:
         """Start one replica; why there is no room, None where it starts (or is blocked)."""
         fleet, now = situation.fleet, situation.now
-        if fleet.blocks.reason(variant, now) is not None:
+        if fleet.blocks.failing(variant, now):
             return None
         reason = orders.start(variant, because, worker_type)
         if reason is not None and worker_type is None and not make_room(variant, situation, orders, 0.0):

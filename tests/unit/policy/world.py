@@ -17,6 +17,7 @@ from infaas_ray.policy.messages import (
     Event,
     LaunchFailed,
     LoadRequested,
+    PlanMade,
     ReleaseWorker,
     ReplicaDrained,
     ReplicaReady,
@@ -30,6 +31,7 @@ from infaas_ray.policy.messages import (
     WorkerJoined,
     WorkerLost,
 )
+from infaas_ray.policy.planner.solve import solve
 from infaas_ray.policy.routing import Offer
 from tests.unit.policy.builders import catalog, traffic, worker
 from tests.unit.policy.fluid import Asked, serve
@@ -127,8 +129,9 @@ class World:
             case RequestWorkers(counts=counts):
                 for name, count in counts.items():
                     self._have(self.types[name], count)
-            case SolvePlan():
-                raise NotImplementedError("this world makes no plans")
+            case SolvePlan(number=number, problem=problem):
+                plan = solve(problem, time_limit_s=10.0)
+                self._due.append((self.now + 0.5, PlanMade(number=number, plan=plan, took_s=0.5)))
 
     def _have(self, known: WorkerType, count: int) -> None:
         """Let so many workers of a type be there or booting, without those that leave."""
