@@ -1,0 +1,156 @@
+"""The planner strategy: what it asks for, starts, drains and gives back."""
+
+import numpy as np
+
+from infaas_ray.domain import HardwareKind
+from infaas_ray.policy.autoscaler import Autoscaler, ScalingSettings
+from infaas_ray.policy.lifecycle import State
+from infaas_ray.policy.messages import DrainReplica, PlanMade, ReplicaFailed, SolvePlan, StartReplica
+from infaas_ray.policy.planner.problem import Plan
+from infaas_ray.policy.scaling.settings import PlannerSettings
+from tests.unit.policy.builders import offer, v, worker, worker_type
+from tests.unit.policy.fluid import Asked
+from tests.unit.policy.world import World, requests, starts
+
+CPU = worker_type("cpu", usd=0.4)
+GPU = worker_type("gpu", gpu=1.0, usd=3.0)
+SMALL = offer("small", usd=0.001, accuracy=0.7, rate_qps=667)
+LARGE = offer("large", usd=0.004, accuracy=0.9, p99_ms=[(1, 40.0), (8, 160.0)], rate_qps=100)
+FAST = offer("fast", usd=0.002, accuracy=0.9, p99_ms=[(1, 4.0), (8, 8.0)], rate_qps=2000, hardware=HardwareKind.GPU)
+
+
+def settings(**planner: float) -> ScalingSettings:
+    return ScalingSettings(strategy="planner", start_overhead_s=0.0, planner=PlannerSettings(**planner))
+
+
+def on_demand(*offers: object, types: tuple = (CPU, GPU), **planner: float) -> World:
+    """Machines of these types can be asked for; none is there."""
+    return World(*offers, types=types, settings=settings(**planner))
+
+
+def test_the_cheapest_machines_that_meet_the_slo_come_and_serve() -> None:
+    world = on_demand(SMALL, LARGE, FAST)
+    world.ask(Asked(rows=100, latency_s=0.5, min_accuracy=0.9), seconds=60)
+    assert set(world.workers()) == {"cpu"}
+    assert LARGE.name in world.counts()
+    assert world.missed == 0.0
+
+
+def test_a_bound_that_only_a_gpu_meets_brings_a_gpu() -> None:
+    world = on_demand(SMALL, LARGE, FAST)
+    world.ask(Asked(rows=100, latency_s=0.02, min_accuracy=0.9), seconds=60)
+    assert world.workers() == {"gpu": 1}
+    assert set(world.counts()) == {FAST.name}
+    assert world.missed == 0.0
+
+
+def test_more_demand_brings_more_and_its_end_gives_all_back() -> None:
+    world = on_demand(SMALL, LARGE, types=(CPU,), release_s=10.0)
+    world.ask(Asked(rows=50, latency_s=0.5, min_accuracy=0.9), seconds=60)
+    before = sum(world.workers().values())
+    world.ask(Asked(rows=600, latency_s=0.5, min_accuracy=0.9), seconds=90)
+    assert sum(world.workers().values()) > before
+    assert world.missed == 0.0
+    world.ask(seconds=4000)  # until nothing is kept warm any more
+    assert world.workers() == {}
+    assert world.counts(*State) == {}
+
+
+def test_demand_that_moves_to_another_accuracy_is_upgraded_new_before_old() -> None:
+    world = on_demand(SMALL, LARGE, types=(CPU,))
+    world.ask(Asked(rows=60, latency_s=0.5, min_accuracy=0.7), seconds=60)
+    assert set(world.counts()) == {SMALL.name}
+    for _ in range(120):
+        world.ask(Asked(rows=60, latency_s=0.5, min_accuracy=0.9))
+        assert world.counts(), "there is always somebody who answers"
+    assert LARGE.name in world.counts()
+    assert world.missed == 0.0
+
+
+def test_a_type_that_cannot_be_had_is_replaced_and_tried_again_later() -> None:
+    other = worker_type("other", usd=0.6)
+    world = on_demand(SMALL, types=(CPU, other))
+    world.failing = {"cpu"}
+    asked = Asked(rows=100, latency_s=0.5)
+    world.ask(asked, seconds=60)
+    assert world.workers() == {"other": 1}
+    assert world.missed == 0.0
+    world.failing = set()
+    actions = world.ask(Asked(rows=3000, latency_s=0.5), seconds=600)
+    assert any(x.get("cpu", 0) > 0 for x in requests(actions))
+
+
+def test_a_lost_worker_is_replaced() -> None:
+    world = on_demand(SMALL, types=(CPU,))
+    world.ask(Asked(rows=100, latency_s=0.5), seconds=60)
+    (name,) = world.autoscaler.fleet.workers
+    world.lose(name)
+    world.ask(Asked(rows=100, latency_s=0.5), seconds=40)
+    assert world.workers() == {"cpu": 1}
+    assert world.missed == 0.0
+
+
+def test_a_spot_machine_that_is_taken_away_has_a_successor_first() -> None:
+    world = on_demand(SMALL, types=(CPU,))
+    world.ask(Asked(rows=100, latency_s=0.5), seconds=60)
+    (name,) = world.autoscaler.fleet.workers
+    world.interrupt(name, 60.0)
+    for _ in range(90):
+        world.ask(Asked(rows=100, latency_s=0.5))
+        assert world.counts(), "the successor serves before the old one goes"
+    assert name not in world.autoscaler.fleet.workers
+
+
+def test_flat_noisy_demand_swaps_little() -> None:
+    """Bounded switches in an hour: replicas come and go seldom once the fleet fits, and no machine does."""
+    world = on_demand(SMALL, LARGE, types=(CPU,))
+    rng = np.random.default_rng(3)
+    actions = []
+    for second in range(3900):
+        rows = int(rng.poisson(80))
+        done = world.ask(Asked(rows=rows, latency_s=0.2, min_accuracy=0.9), Asked(rows=rows // 2, latency_s=0.1))
+        if second >= 300:
+            actions += done
+    assert len([x for x in actions if isinstance(x, StartReplica | DrainReplica)]) <= 40
+    assert len(requests(actions)) <= 2
+
+
+def test_what_a_cold_query_needs_starts_before_any_plan() -> None:
+    world = World(SMALL, workers=[worker()], settings=settings())
+    actions = world.ask(Asked(rows=1, latency_s=None))
+    assert starts(actions) == [SMALL.name]
+
+
+def test_a_replica_that_cannot_start_is_planned_around() -> None:
+    twin = offer("twin", usd=0.002, accuracy=0.7, rate_qps=600)
+    world = World(SMALL, twin, workers=[worker()], settings=settings())
+    world.load_s = 1e9  # nothing becomes ready by itself
+    world.ask(Asked(rows=10, latency_s=0.5), seconds=4)
+    starting = [x for x in world.autoscaler.fleet.replicas.values() if x.variant == SMALL.name]
+    assert starting
+    failed = [ReplicaFailed(replica=x.id, variant=x.variant, reason="corrupt", permanent=True) for x in starting]
+    world.step(*failed)
+    assert twin.name in starts(world.ask(Asked(rows=10, latency_s=0.5), seconds=8))
+
+
+def test_keep_warm_is_there_without_demand() -> None:
+    scaling = ScalingSettings(strategy="planner", keep_warm={v("small"): 2}, start_overhead_s=0.0)
+    world = World(SMALL, LARGE, types=(CPU,), settings=scaling)
+    world.ask(seconds=60)
+    assert world.counts() == {SMALL.name: 2}
+
+
+def test_a_loose_plan_is_not_followed_where_there_is_a_better_one() -> None:
+    world = on_demand(SMALL, types=(CPU,))
+    asked = Asked(rows=100, latency_s=0.5)
+    world.ask(asked, seconds=60)
+    plans = [x for x in world.ask(asked, seconds=8) if isinstance(x, SolvePlan)]
+    loose = Plan(workers={"cpu": 9}, objective_usd_per_hour=9.0, bound_usd_per_hour=0.4)
+    actions = world.step(PlanMade(number=plans[-1].number, plan=loose, took_s=1.0))
+    assert requests(actions) == []
+
+
+def test_plans_that_do_not_come_are_asked_for_again() -> None:
+    autoscaler = Autoscaler(settings())
+    asked = [any(isinstance(x, SolvePlan) for x in autoscaler.step([], float(second))) for second in range(100)]
+    assert 3 <= sum(asked) <= 5
