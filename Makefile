@@ -9,7 +9,7 @@ BENCH_ARGS ?=
 PIP_ARGS ?=
 HOME_DEMO ?= .infaas/demo
 
-.PHONY: help setup peers demo serve test test-unit bench-selection bench-serving bench-variants bench-gpu check format constraints clean
+.PHONY: help setup peers demo serve test test-unit bench-selection bench-planner bench-serving bench-variants bench-gpu check format constraints clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 22
@@ -55,6 +55,9 @@ test-unit: setup  ## the quick tests: no Ray, no network, no model framework
 
 bench-selection: setup  ## how long a decision takes, with 100 and with 10,000 variants
 	$(BIN)/python -m benchmarks.selection $(BENCH_ARGS)
+
+bench-planner: setup  ## how long plans and turns of the control loop take, and how good plans are
+	$(BIN)/python -m benchmarks.planner $(BENCH_ARGS)
 
 bench-serving: setup peers  ## our system beside its peers; half an hour (BENCH_ARGS="--only noop": less)
 	$(BIN)/python -m benchmarks.serving $(BENCH_ARGS)
