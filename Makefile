@@ -9,7 +9,8 @@ BENCH_ARGS ?=
 PIP_ARGS ?=
 HOME_DEMO ?= .infaas/demo
 
-.PHONY: help setup peers demo serve test test-unit bench-selection bench-start bench-serving bench-variants bench-gpu check format constraints clean
+.PHONY: help setup peers demo serve test test-unit bench-selection bench-planner bench-start bench-serving bench-variants bench-gpu \
+	bench-simulator bench-headline bench-live check format constraints clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 22
@@ -58,6 +59,9 @@ bench-selection: setup  ## how long a decision takes, with 100 and with 10,000 v
 
 bench-start: setup  ## how soon a replica that is not there yet answers, with shells and without
 	$(BIN)/python -m benchmarks.start $(BENCH_ARGS)
+
+bench-planner: setup  ## how long plans and turns of the control loop take, and how good plans are
+	$(BIN)/python -m benchmarks.planner $(BENCH_ARGS)
 
 bench-serving: setup peers  ## our system beside its peers; half an hour (BENCH_ARGS="--only noop": less)
 	$(BIN)/python -m benchmarks.serving $(BENCH_ARGS)

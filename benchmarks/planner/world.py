@@ -15,6 +15,7 @@ from pathlib import Path
 import yaml
 
 from infaas_ray.policy.planner.problem import (
+    Plan,
     PlanClass,
     PlanOption,
     PlanPlace,
@@ -45,8 +46,8 @@ class Size:
     limit: int
 
 
-PAPER = Size(architectures=100, use_cases=25, classes=200, rows_qps=5_000.0, limit=200)
-LARGE = Size(architectures=125, use_cases=100, classes=400, rows_qps=2_000_000.0, limit=20_000)
+PAPER = Size(architectures=100, use_cases=25, classes=200, rows_qps=50_000.0, limit=200)
+LARGE = Size(architectures=125, use_cases=100, classes=400, rows_qps=24e6, limit=20_000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +102,24 @@ def change_demand(problem: PlanProblem, seed: int) -> PlanProblem:
     rng = random.Random(seed)
     classes = tuple(replace(x, demand_qps=x.demand_qps * 2.0 ** rng.uniform(-1.0, 1.0)) for x in problem.classes)
     return replace(problem, classes=classes)
+
+
+def follow(made: PlanProblem, plan: Plan) -> PlanProblem:
+    """The same problem with what a plan asked for running already."""
+    return replace(
+        made,
+        types=tuple(replace(x, now=plan.workers[x.name]) for x in made.types),
+        variants=tuple(
+            replace(
+                x,
+                places=tuple(
+                    replace(y, now=plan.replicas.get(x.name, {}).get(made.types[y.worker_type].name, 0))
+                    for y in x.places
+                ),
+            )
+            for x in made.variants
+        ),
+    )
 
 
 def _types(limit: int) -> tuple[PlanType, ...]:

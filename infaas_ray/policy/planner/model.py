@@ -9,13 +9,15 @@ Rows, all but the first of the form "at most":
     room        sum f / rate <= sum n                           by variant
     busy        sum f * busy_s <= sum g, g <= n                 by variant and place, where it has several
     held        sum n * holds <= resources * m                  by type and resource
+    whole       sum n * f(holds / resources) <= m               the same, as replicas are not divisible
     worked      sum g * works <= utilization * resources * m    by type and resource
     counts      least <= sum n + missing, sum n <= most         by variant that has a limit
     changes     n - started <= now, m - booted <= now           by place and type with a price of change
 
-Where a variant has one place, its g is sum f * busy_s. A variant that all its classes together fill less than one replica of needs a whole one nevertheless: its row of room
-has that share instead of 1 before n, and `Model.cuts` says the same of each class by itself (f <= demand * sum n). Such
-rows cut off fractions of replicas and no plan; there are many, so `relaxed` adds only those that are needed.
+Where a variant has one place, its g is sum f * busy_s. A variant that all its classes together fill less than one
+replica of needs a whole one nevertheless: its row of room has that share instead of 1 before n, and `Model.cuts` says
+the same of each class by itself (f <= demand * sum n). Such rows cut off fractions of replicas and no plan; there are
+many, so `relaxed` adds only those that are needed.
 
 The objective is US dollars per hour. A replica costs `TIE_USD_PER_HOUR` more, so that of plans that cost the same the
 one with fewer replicas wins.
@@ -33,6 +35,8 @@ from infaas_ray.policy.planner.problem import NO_LIMIT, PlanPlace, PlanProblem
 TIE_USD_PER_HOUR = 2e-6
 _MISSING_USD_PER_HOUR = 1e4  # a replica that must be there and cannot
 USD_PER_1K_IN_HOUR = 3.6  # dollars per 1,000 rows, times rows per second, in dollars per hour
+
+_PARTS = (1, 2, 3)  # in which workers are divided to see what does not fit together
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
@@ -118,7 +122,7 @@ def build(problem: PlanProblem, kept: NDArray[np.bool_]) -> Model:
         option_variant=made.option_variant,
         cost=_cost(problem, columns, made.places, penalty),
         lower=_workers(columns, [x.least for x in problem.types], 0.0),
-        upper=_workers(columns, [x.most for x in problem.types], np.inf),
+        upper=_upper(problem, columns, made.places),
         equal=made.served(),
         demand=made.demand,
         at_most=at_most,
@@ -161,6 +165,16 @@ def _workers(columns: Columns, limits: Sequence[int], others: float) -> Floats:
     found = np.full(columns.count, others)
     found[columns.workers] = limits
     return found
+
+
+def _upper(problem: PlanProblem, columns: Columns, places: Sequence[PlanPlace]) -> Floats:
+    """A replica that no empty worker has room for can be nowhere, however many workers there are."""
+    upper = _workers(columns, [x.most for x in problem.types], np.inf)
+    for number, at in enumerate(places):
+        have = problem.types[at.worker_type].resources
+        if any(amount > have.get(name, 0.0) * (1 + 1e-9) for name, amount in at.holds.items()):
+            upper[columns.replicas.start + number] = 0.0
+    return upper
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,9 +260,12 @@ class _Rows:
     def _machines(self) -> list[tuple[csr_array, Floats]]:
         """What is held and what is worked, as shares of what one worker of the type has."""
         holds = self._uses([x.holds for x in self.places]).tocoo()
-        held = self._matrix(
-            holds.shape[0], (holds.row, self.columns.replicas.start + holds.col, holds.data), self._have(1.0)
-        )
+        rows, replicas = holds.row, self.columns.replicas.start + holds.col
+        held = [self._matrix(holds.shape[0], (rows, replicas, holds.data), self._have(1.0))]
+        held += [
+            self._matrix(holds.shape[0], (rows, replicas, _whole(holds.data, parts)), self._have(1.0))
+            for parts in _PARTS
+        ]
         works = self._uses([x.works for x in self.places])
         several = works[:, self.several].tocoo()
         alone = (works @ self._busy_at_only_place()).tocoo()
@@ -258,7 +275,7 @@ class _Rows:
             (alone.row, self.columns.flows.start + alone.col, alone.data),
             self._have(self.problem.utilization),
         )
-        return [(x, np.zeros(x.shape[0])) for x in (held, worked)]
+        return [(x, np.zeros(x.shape[0])) for x in (*held, worked)]
 
     def _busy_at_only_place(self) -> csr_array:
         """Seconds that a row of each option keeps a replica busy, by place, for variants that have one place only."""
@@ -335,6 +352,17 @@ class _Rows:
             ones = np.ones(len(chosen))
             entries = (rows, counted.start + chosen, ones), (rows, changed.start + chosen, -ones)
             yield self._matrix(len(chosen), *entries), now[chosen]
+
+
+def _whole(shares: Floats, parts: int) -> Floats:
+    """What shares of a worker take at least of it, seen in so many parts, because replicas are not divisible.
+
+    Of any shares that fit into one worker, these add up to 1 at most (a dual feasible function; Fekete and Schepers,
+    "New classes of fast lower bounds for bin packing problems", 2001): with one part, more than a half takes all.
+    """
+    scaled = (parts + 1) * shares
+    exact = np.abs(scaled - np.rint(scaled)) < 1e-9
+    return np.where(exact, shares, np.floor(scaled) / parts)
 
 
 def _by_group(groups: Ints, count: int) -> tuple[Ints, Ints, Ints]:

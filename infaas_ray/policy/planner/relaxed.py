@@ -78,4 +78,5 @@ def _prices(model: Model, found: OptimizeResult, chosen: NDArray[np.intp]) -> Fl
     classes = model.option_class[shares.col]
     taken = worth[shares.row] * shares.data * found.x[flows][shares.col] / model.demand[classes]
     np.add.at(price, classes, taken)
-    return np.maximum(price, 0.0, out=price)
+    price[price < 0] = 0.0
+    return price

@@ -25,6 +25,8 @@ _POLISH_SHARE = 0.3  # of the time, where rounding is the way
 
 def solve(problem: PlanProblem, time_limit_s: float = 2.0, gap: float = 0.005) -> Plan:
     """The best plan found in about `time_limit_s`, good enough when proven to be within the share `gap` of the best."""
+    if not problem.types and not problem.classes:
+        return Plan()
     kept = worth_keeping(problem)
     model = build(problem, kept)
     base = relaxed(model)
