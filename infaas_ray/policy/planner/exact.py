@@ -1,8 +1,8 @@
 """The integer program, solved by branch and bound (HiGHS through scipy).
 
-Rule: first all whole numbers at once. If that does not prove the gap in most of the time, a second, smaller program
-in which only workers are whole finds a better bound (replicas cut off as `model` says), and, around the workers that
-it likes, replicas. The bound is the better of the two, the solution the cheaper.
+Rule: first a smaller program in which only workers are whole: a good bound in little time (replicas cut off as `model`
+says). Where that does not prove a plan at hand good enough, replicas around the workers that it likes; then all whole
+numbers at once. The bound is the best of all, the solution the cheapest.
 """
 
 import warnings
@@ -16,8 +16,7 @@ from scipy.sparse import csr_array
 from infaas_ray.policy.planner.model import Floats, Model
 from infaas_ray.policy.planner.relaxed import Relaxed
 
-_FIRST_SHARE = 0.6  # of the time, for all at once
-_SECOND_SHARE = 0.2  # for each of the two others
+_NEAR_SHARE = 0.3  # of the time, for what is near to the workers that are liked
 # Sub-problems that search for solutions cost more time here than they save. scipy passes on names it does not know.
 _QUICK: dict[str, Any] = {"mip_heuristic_run_rens": False, "mip_heuristic_run_rins": False}
 _WORKERS_GAP = 1e-3
@@ -31,24 +30,29 @@ class Solved:
     bound_usd_per_hour: float
 
 
-def solve_exact(model: Model, base: Relaxed, time_limit_s: float, gap: float) -> Solved:
-    """The best values by column found in the time; good enough when proven to within the share `gap` of the best."""
-    whole = np.zeros(model.columns.count)
-    whole[model.counted] = 1
-    none = model.cuts[:0]
-    first = _branch(model, none, model.lower, model.upper, whole, time_limit_s * _FIRST_SHARE, gap)
-    bound = max(base.bound_usd_per_hour, _bound(first))
-    if first.x is not None and first.fun - bound <= gap * abs(first.fun):
-        return Solved(values=first.x, bound_usd_per_hour=bound)
-    share_s = time_limit_s * _SECOND_SHARE
+def whole_workers(model: Model, base: Relaxed, time_limit_s: float) -> Solved:
+    """The best values with whole workers but fractions of replicas: no plan, but a bound, and workers to begin with."""
     workers = np.zeros(model.columns.count)
     workers[model.columns.workers] = 1
-    second = _branch(model, base.cuts, model.lower, model.upper, workers, share_s, _WORKERS_GAP)
-    bound = max(bound, _bound(second))
-    if second.x is None:
-        return Solved(values=first.x, bound_usd_per_hour=bound)
-    third = _around(model, base.cuts, second.x, whole, share_s, gap)
-    able = [x for x in (first, third) if x.x is not None]
+    found = _branch(model, base.cuts, model.lower, model.upper, workers, time_limit_s, _WORKERS_GAP)
+    return Solved(values=found.x, bound_usd_per_hour=max(base.bound_usd_per_hour, _bound(found)))
+
+
+def solve_exact(model: Model, base: Relaxed, liked: Solved, time_limit_s: float, gap: float) -> Solved:
+    """The best values by column found in the time; good enough when proven to within the share `gap` of the best.
+
+    `liked` comes from `whole_workers`.
+    """
+    whole = np.zeros(model.columns.count)
+    whole[model.counted] = 1
+    bound, near = liked.bound_usd_per_hour, None
+    if liked.values is not None:
+        near = _around(model, base.cuts, liked.values, whole, time_limit_s * _NEAR_SHARE, gap)
+        if near.x is not None and near.fun - bound <= gap * abs(near.fun):
+            return Solved(values=near.x, bound_usd_per_hour=bound)
+    all_at_once = _branch(model, model.cuts[:0], model.lower, model.upper, whole, time_limit_s * (1 - _NEAR_SHARE), gap)
+    bound = max(bound, _bound(all_at_once))
+    able = [x for x in (near, all_at_once) if x is not None and x.x is not None]
     best = min(able, key=lambda x: float(x.fun)) if able else None
     return Solved(values=None if best is None else best.x, bound_usd_per_hour=bound)
 

@@ -1,16 +1,20 @@
 """From a problem to a plan.
 
-Rule: leave out dominated variants; solve the linear program for a bound and prices; then branch and bound where the
-problem is small enough, else (or where that found nothing in time) round. What comes out is packed worker by worker,
-and the flows are computed anew for the replicas that fit, so a plan never holds, works or has more than it may.
+Rule: leave out dominated variants; solve the linear program for a bound and prices. Where what is there now serves the
+demand at a price that is proven to be within `KEEP_GAP` of the best, it stays: swapping would gain next to nothing.
+Else branch and bound where the problem is small enough, or rounding. What comes out is packed worker by worker, and the
+flows are computed anew for the replicas that fit, so a plan never holds, works or has more than it may.
 The same problem, time and gap give the same plan, as long as the time does not run out.
 """
 
 from dataclasses import dataclass
+from math import inf
+from operator import attrgetter
 
 import numpy as np
 
-from infaas_ray.policy.planner.exact import Solved, solve_exact
+from infaas_ray.errors import InvalidInput
+from infaas_ray.policy.planner.exact import solve_exact, whole_workers
 from infaas_ray.policy.planner.model import USD_PER_1K_IN_HOUR, Floats, Ints, Model, build
 from infaas_ray.policy.planner.packing import pack, shares
 from infaas_ray.policy.planner.problem import Flow, Plan, PlanProblem
@@ -21,38 +25,53 @@ from infaas_ray.policy.planner.rounded import polish, round_up
 _EXACT_MOST = 1_000  # replicas in the linear program: with more, rounding them is as good and a matter of milliseconds
 _LEAST_FLOW_QPS = 1e-6
 _POLISH_SHARE = 0.3  # of the time, where rounding is the way
+_WORKERS_SHARE = 0.2  # of the time, for a bound with whole workers
+KEEP_GAP = 0.02
 
 
-def solve(problem: PlanProblem, time_limit_s: float = 2.0, gap: float = 0.005) -> Plan:
-    """The best plan found in about `time_limit_s`, good enough when proven to be within the share `gap` of the best."""
+def solve(problem: PlanProblem, time_limit_s: float = 2.0, gap: float = 0.005, keep_gap: float = KEEP_GAP) -> Plan:
+    """The best plan found in about `time_limit_s`, good enough when proven to be within the share `gap` of the best.
+
+    What is there now is good enough within `keep_gap`.
+    """
     if not problem.types and not problem.classes:
         return Plan()
     kept = worth_keeping(problem)
     model = build(problem, kept)
     base = relaxed(model)
     frame = _frame(problem, model)
-    found = Solved(values=None, bound_usd_per_hour=base.bound_usd_per_hour)
-    small = float(base.values[model.columns.replicas].sum()) <= _EXACT_MOST
-    if small:
+    liked = whole_workers(model, base, time_limit_s * _WORKERS_SHARE)
+    present = _present(frame)
+    if present is not None and present.score * (1 - keep_gap) <= liked.bound_usd_per_hour:
+        return _plan(frame, present, base, liked.bound_usd_per_hour, "kept")
+    made = {} if present is None else {"kept": present}
+    left_s, bound = time_limit_s * (1 - _WORKERS_SHARE), liked.bound_usd_per_hour
+    if float(base.values[model.columns.replicas].sum()) <= _EXACT_MOST:
         tie = model.tie_usd_per_hour / max(base.bound_usd_per_hour, 1e-9)  # is taken off the bound in the end
-        found = solve_exact(model, base, time_limit_s, max(gap / 2, gap - 1.01 * tie))
-    values = found.values if small else polish(model, base, time_limit_s * _POLISH_SHARE, gap)
-    solver = "exact" if small and values is not None else "rounded"
-    made = [] if values is None else [_fitted(frame, *_counts(model, values))]
-    if solver == "rounded":
-        made.append(_fitted(frame, round_up(model, frame.held, base), _workers_up(model, base)))
-    best = min(made, key=lambda x: x.objective_usd_per_hour)
-    return _plan(frame, best, base, found.bound_usd_per_hour, solver)
+        found = solve_exact(model, base, liked, left_s, max(gap / 2, gap - 1.01 * tie))
+        values, bound = found.values, found.bound_usd_per_hour
+        if values is not None:
+            made["exact"] = _fitted(frame, *_counts(model, values))
+    else:
+        values = polish(model, base, left_s * _POLISH_SHARE, gap)
+        if values is not None:
+            made["rounded"] = _fitted(frame, *_counts(model, values))
+    if min((x.score for x in made.values()), default=inf) * (1 - gap) > bound:
+        up = _fitted(frame, round_up(model, frame.held, base), _workers_up(model, base))
+        made["rounded"] = min(up, made.get("rounded", up), key=attrgetter("score"))
+    solver, best = min(made.items(), key=lambda x: x[1].score)
+    return _plan(frame, best, base, bound, solver)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Frame:
-    """A problem with its model; by place, the shares that a replica holds and how many must be there."""
+    """A problem with its model; by place, the shares that a replica holds, how many must be there and how many are."""
 
     problem: PlanProblem
     model: Model
     held: Floats
     must: Ints
+    now: Ints
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +86,11 @@ class _Made:
     objective_usd_per_hour: float
     machines_usd_per_hour: float
 
+    @property
+    def score(self) -> float:
+        """By what plans are compared: the objective, and what is missing that must be there."""
+        return self.objective_usd_per_hour + self.missing_usd_per_hour
+
 
 def _frame(problem: PlanProblem, model: Model) -> _Frame:
     seen: dict[int, int] = {}
@@ -76,7 +100,24 @@ def _frame(problem: PlanProblem, model: Model) -> _Frame:
         places.append(problem.variants[variant].places[number])
         must.append(problem.variants[variant].least)
     held = shares(problem, places)
-    return _Frame(problem=problem, model=model, held=held, must=np.array(must, dtype=np.intp))
+    now = np.array([x.now for x in places], dtype=np.intp)
+    return _Frame(problem=problem, model=model, held=held, must=np.array(must, dtype=np.intp), now=now)
+
+
+def _present(frame: _Frame) -> "_Made | None":
+    """What is there, without the replicas of variants that nothing would flow to; None where it is more than may be.
+
+    A type has at least as many workers as it must.
+    """
+    workers = np.array([min(x.most, max(x.least, x.now)) for x in frame.problem.types], dtype=np.intp)
+    model = frame.model
+    try:
+        found = _fitted(frame, frame.now, workers)
+        rates = np.bincount(model.option_variant, found.flows, minlength=len(frame.problem.variants))
+        used = (rates[model.place_variant] > _LEAST_FLOW_QPS) | (frame.must > 0)
+        return found if used[frame.now > 0].all() else _fitted(frame, np.where(used, frame.now, 0), workers)
+    except InvalidInput:
+        return None
 
 
 def _counts(model: Model, values: Floats) -> tuple[Ints, Ints]:

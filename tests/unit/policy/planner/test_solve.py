@@ -5,9 +5,10 @@ from dataclasses import replace
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 
 from benchmarks.planner.world import Size, change_demand, follow, make_problem
+from infaas_ray.policy.planner.exact import solve_exact, whole_workers
 from infaas_ray.policy.planner.model import build
 from infaas_ray.policy.planner.problem import Plan, PlanProblem
 from infaas_ray.policy.planner.pruning import worth_keeping
@@ -28,6 +29,7 @@ from tests.unit.policy.planner.problems import (
     worker,
 )
 
+QUICK = (Phase.explicit, Phase.reuse, Phase.generate)  # shrinking a solver's problem takes minutes
 _MOST = 3  # replicas at a place that the enumeration tries
 
 
@@ -37,10 +39,10 @@ def counts(made: PlanProblem, plan: Plan) -> tuple[tuple[int, ...], tuple[int, .
     )
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12, deadline=None, phases=QUICK)
 @given(small_problems)
 def test_small_problems_cost_what_the_best_of_all_plans_costs(made: PlanProblem) -> None:
-    plan = solve(made, gap=1e-6)
+    plan = solve(made, gap=1e-6, keep_gap=0.0)
     check(made, plan)
     workers, replicas = counts(made, plan)
     assert fits_one_by_one(made, workers, replicas)
@@ -55,7 +57,7 @@ def test_small_problems_cost_what_the_best_of_all_plans_costs(made: PlanProblem)
         assert plan.objective_usd_per_hour <= one_by_one * (1 + 1e-5) + 1e-3
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, phases=QUICK)
 @given(small_problems)
 def test_leaving_out_dominated_variants_changes_no_bound(made: PlanProblem) -> None:
     kept = worth_keeping(made)
@@ -65,10 +67,9 @@ def test_leaving_out_dominated_variants_changes_no_bound(made: PlanProblem) -> N
 
 
 def solve_kept(made: PlanProblem, kept: np.ndarray) -> float:
-    from infaas_ray.policy.planner.exact import solve_exact
-
     model = build(made, kept)
-    found = solve_exact(model, relaxed(model), 5.0, 1e-7)
+    base = relaxed(model)
+    found = solve_exact(model, base, whole_workers(model, base, 1.0), 5.0, 1e-7)
     assert found.values is not None
     return float(model.cost @ found.values)
 
