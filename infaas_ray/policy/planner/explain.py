@@ -94,7 +94,7 @@ def explain(
         for at in variant.places
         if books.count(variant, at) > 0
     )
-    quotes = [_quote(name, plan, solve(other, time_limit_s, gap)) for name, other in (alternatives or {}).items()]
+    quotes = [quote(name, plan, other, time_limit_s, gap) for name, other in (alternatives or {}).items()]
     return PlanExplanation(
         summary=_summary(plan),
         types=tuple(books.type(x) for x in problem.types if plan.workers.get(x.name, 0) > 0),
@@ -116,17 +116,17 @@ def _summary(plan: Plan) -> str:
     return f"{words}; no plan costs more than {plan.gap:.2%} less"
 
 
-def _quote(name: str, plan: Plan, other: Plan) -> Quote:
+def quote(name: str, plan: Plan, alternative: PlanProblem, time_limit_s: float = 1.0, gap: float = 0.005) -> Quote:
+    """What another problem costs when it is solved, beside a plan. Less than both are proven to is called nothing."""
+    other = solve(alternative, time_limit_s, gap)
     saves = plan.objective_usd_per_hour - other.objective_usd_per_hour
-    bound = max(0.0, plan.objective_usd_per_hour - plan.bound_usd_per_hour) + max(
-        0.0, other.objective_usd_per_hour - other.bound_usd_per_hour
-    )
-    if abs(saves) <= bound:
-        because = f"saves nothing beyond what the plans are proven to ({_usd(bound)} an hour)"
+    unproven = sum(max(0.0, x.objective_usd_per_hour - x.bound_usd_per_hour) for x in (plan, other))
+    if abs(saves) <= unproven:
+        because = f"saves nothing beyond what the plans are proven to ({_usd(unproven)} an hour)"
+    elif saves > 0:
+        because = f"saves {_usd(saves)} an hour"
     else:
-        because = (
-            f"{'saves' if saves > 0 else 'costs'} {_usd(abs(saves))} an hour {'' if saves > 0 else 'more'}".strip()
-        )
+        because = f"costs {_usd(-saves)} an hour more"
     return Quote(name=name, usd_per_hour=other.objective_usd_per_hour, saves_usd_per_hour=saves, because=because)
 
 
