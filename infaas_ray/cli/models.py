@@ -137,7 +137,7 @@ def _show_registration(content: Mapping[str, Any], picture: str) -> None:
 
 @click.command()
 @click.argument("target")
-@click.option("--all", "every", is_flag=True, help="Dominated variants, too.")
+@click.option("--all", "every", is_flag=True, help="Those that are not offered, too.")
 @command
 def variants(settings: Settings, as_json: bool, target: str, every: bool) -> None:
     """What TARGET (a use case or an architecture) can be answered with: accuracy, latency, price."""
@@ -184,7 +184,7 @@ def _show_variants(target: str, rows: list[dict[str, Any]], hidden: int) -> None
     columns = ["variant", "accuracy", "95 %", "p50 ms", "p99 ms", "rows/s", *(f"USD/1k {x}" for x in types)]
     cells = [
         [
-            x["variant"] if x["offered"] else f"{x['variant']} (dominated)",
+            x["variant"] if x["offered"] else f"{x['variant']} (not offered)",
             f"{x['accuracy']:.4f}",
             "declared" if x["accuracy_interval"] is None else "{:.3f} to {:.3f}".format(*x["accuracy_interval"]),
             f"{x['p50_ms']:.3f}",
@@ -196,7 +196,8 @@ def _show_variants(target: str, rows: list[dict[str, Any]], hidden: int) -> None
     ]
     table(f"Variants for {target}", columns, cells)
     if hidden:
-        out.print(f"{hidden} dominated variants are not shown; --all shows them")
+        why = "dominated, or without an artifact here"
+        out.print(f"{hidden} variants are not offered ({why}) and not shown; --all shows them")
 
 
 @click.command()

@@ -2,9 +2,11 @@
 
 The parent calls `run_job`, the child `serve_job`. The job travels as JSON on standard input, results as lines of JSON
 in a file (frameworks write to standard output as they please); nothing is pickled. Results given before a crash are
-kept. Rule: a child gets a stated number of threads, a time limit, and of the environment only what it needs.
+kept. Rule: a child gets a stated number of threads, a time limit, and of the environment only what it needs; it ends
+with its parent.
 """
 
+import ctypes
 import math
 import os
 import signal
@@ -34,6 +36,7 @@ _PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 _LAST_WORDS = 400
 _LOOK_EVERY_S = 0.25
 _MEMORY_SHARE = 0.8
+_PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,7 @@ class _Limits:
 
 class _Envelope(msgspec.Struct):
     results: str
+    parent: int
     limit_s: float
     job: msgspec.Raw
 
@@ -86,7 +90,9 @@ def run_job(
     `what` begins the sentence about a crash or a hang: "WHAT failed: it was ended by SIGSEGV".
     """
     with tempfile.NamedTemporaryFile(dir=folder, suffix=".results") as results:
-        envelope = _Envelope(results=results.name, limit_s=limit_s, job=msgspec.Raw(msgspec.json.encode(job)))
+        envelope = _Envelope(
+            results=results.name, parent=os.getpid(), limit_s=limit_s, job=msgspec.Raw(msgspec.json.encode(job))
+        )
         limits = _Limits(limit_s, memory_limit_bytes or _most_memory_bytes())
         ended = _run(module, msgspec.json.encode(envelope), _environment(folder, threads), limits)
         lines = [msgspec.json.decode(x, type=_Line) for x in results.read().splitlines() if _is_json(x)]
@@ -102,7 +108,8 @@ def run_job(
 def serve_job(kind: type[T], work: Callable[[T, Emit], None]) -> None:
     """In the child: read the job, do `work`, which calls `emit` once per result; an error becomes the last line."""
     envelope = msgspec.json.decode(sys.stdin.buffer.read(), type=_Envelope)
-    signal.alarm(math.ceil(envelope.limit_s) + 5)  # ends an orphan whose parent was killed
+    _end_with(envelope.parent)
+    signal.alarm(math.ceil(envelope.limit_s) + 5)
     with Path(envelope.results).open("ab", buffering=0) as file:
 
         def emit(result: object) -> None:
@@ -115,6 +122,13 @@ def serve_job(kind: type[T], work: Callable[[T, Emit], None]) -> None:
         except Exception as error:  # frameworks raise anything; the parent needs the sentence
             text = f"{type(error).__name__}: {_shortened(str(error))}"
             file.write(msgspec.json.encode(_Line(error=InvalidModel.__name__, args=[text])) + b"\n")
+
+
+def _end_with(parent: int) -> None:
+    """Have the kernel end this process when its parent is killed, or end it now where that is past."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def _run(module: str, stdin: bytes, environment: dict[str, str], limits: "_Limits") -> str | None:

@@ -64,7 +64,8 @@ def _top1(scored: Scored) -> Right:
     """The largest of the class scores is at the label."""
     if scored.outputs.ndim != 2 or scored.outputs.shape[1] < 2:
         raise InvalidModel(
-            f"top1_accuracy needs a first output of shape [rows, classes], not {list(scored.outputs.shape)}"
+            f"top1_accuracy needs a first output of shape [rows, classes], not {list(scored.outputs.shape)}; choose "
+            "another output (--output, output_names) or metric"
         )
     if scored.labels.max() >= scored.outputs.shape[1]:
         raise InvalidModel(

@@ -3,10 +3,15 @@
 This is the entrance, which checks the request; `registration_run` does the work.
 """
 
+import contextlib
+import os
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import psutil
 
 from infaas_ray.domain import UseCase
 from infaas_ray.errors import InvalidModel
@@ -21,6 +26,8 @@ from infaas_ray.variants.sources import source_at, source_digest
 if TYPE_CHECKING:
     from sklearn.base import BaseEstimator as Estimator
     from torch.export import ExportedProgram
+
+_FOLDER_PREFIX = "infaas-register-"
 
 __all__ = ["Progress", "Registration", "ignore", "register"]
 
@@ -61,7 +68,8 @@ def register(
         raise InvalidModel(f"the declared accuracy must be from 0 to 1, not {declared_accuracy!r}")
     if validation is not None and not validation.is_file():
         raise InvalidModel(f"there is no validation file {validation}")
-    with tempfile.TemporaryDirectory(prefix="infaas-register-") as name:
+    _sweep()
+    with tempfile.TemporaryDirectory(prefix=f"{_FOLDER_PREFIX}{os.getpid()}-") as name:
         options = options or GenerationOptions()
         found = source_at(_source_file(source, Path(name)), allow_pickle=options.allow_pickle)
         request = Request(
@@ -76,6 +84,15 @@ def register(
             output_names=None if output_names is None else tuple(output_names),
         )
         return Run(request, metadata, repository, Path(name), on_progress).run()
+
+
+def _sweep() -> None:
+    """Remove the working folders that registrations of this user left when they were killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER_PREFIX}*-*"):
+        pid = folder.name.removeprefix(_FOLDER_PREFIX).partition("-")[0]
+        with contextlib.suppress(OSError):
+            if pid.isdigit() and folder.stat().st_uid == os.getuid() and not psutil.pid_exists(int(pid)):
+                shutil.rmtree(folder)
 
 
 def _source_file(source: "Path | ExportedProgram | Estimator", folder: Path) -> Path:

@@ -1,5 +1,6 @@
 """A registration that is killed leaves what loads, and the next one completes it."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -60,7 +61,11 @@ def register_until(folder: Path, note: str | None) -> list[str]:
     """Register in a process that is killed as soon as it says `note`; all that it said."""
     command = [sys.executable, "-W", "ignore", "-c", REGISTER, str(folder), *RECIPES]
     said: list[str] = []
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+    (folder / "tmp").mkdir(exist_ok=True)
+    environment = os.environ | {"TMPDIR": str(folder / "tmp")}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+    ) as process:
         assert process.stdout is not None
         for line in process.stdout:
             said.append(line.strip())
@@ -69,6 +74,10 @@ def register_until(folder: Path, note: str | None) -> list[str]:
                 break
     assert note is None or said[-1] == note
     return said
+
+
+def working_folders(folder: Path) -> list[str]:
+    return [x.name for x in (folder / "tmp").glob("infaas-register-*")]
 
 
 def loadable(folder: Path) -> set[str]:
@@ -93,6 +102,8 @@ def test_killed_at_several_moments_it_leaves_what_loads_and_is_completed(folder:
         left = loadable(folder)
         assert found <= left
         found = left
+    assert len(working_folders(folder)) == 1  # of the last one that was killed
     assert register_until(folder, None)[-1] == "profiled"
+    assert working_folders(folder) == []
     assert loadable(folder) == {f"tiny@{x}-cpu-t1-b16" for x in RECIPES}
     assert register_until(folder, None) == ["already there"]

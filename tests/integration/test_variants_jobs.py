@@ -4,11 +4,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from infaas_ray.errors import ArtifactCorrupt, InvalidModel, MissingExtra
 from infaas_ray.variants import jobs
 from infaas_ray.variants.jobs import JobReport, run_job
+from tests.integration.conftest import wait_for
 
 CHILDREN = {
     "echo": "emit(job); emit(len(job))",
@@ -20,6 +22,7 @@ CHILDREN = {
     "noisy": "print('x' * 100000); os.write(1, b'y' * 100000); emit('heard')",
     "ours": "raise MissingExtra('no torch', 'torch')",
     "theirs": "raise RuntimeError('tensor of the wrong size')",
+    "orphan": "Path(job).write_text(str(os.getpid())); time.sleep(60)",
     "environment": "emit(dict(os.environ))",
 }
 
@@ -28,7 +31,10 @@ CHILDREN = {
 def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of modules that children can run, besides the package."""
     monkeypatch.setattr(jobs, "_PACKAGE_PARENT", f"{tmp_path}:{jobs._PACKAGE_PARENT}")
-    head = "import os, sys, time\nfrom infaas_ray.errors import *\nfrom infaas_ray.variants.jobs import serve_job\n"
+    head = (
+        "import os, sys, time\nfrom pathlib import Path\nfrom infaas_ray.errors import *\n"
+        "from infaas_ray.variants.jobs import serve_job\n"
+    )
     for name, line in CHILDREN.items():
         (tmp_path / f"child_{name}.py").write_text(f"{head}def work(job, emit):\n    {line}\nserve_job(str, work)\n")
     return tmp_path
@@ -103,3 +109,22 @@ def test_importing_the_package_imports_no_framework() -> None:
         "assert not set(frameworks) & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+PARENT = """
+import sys
+from pathlib import Path
+from infaas_ray.variants import jobs
+jobs._PACKAGE_PARENT = sys.argv[1]
+jobs.run_job("child_orphan", sys.argv[2], what="trying", folder=Path(sys.argv[3]), threads=1, limit_s=60)
+"""
+
+
+def test_a_child_ends_with_its_parent(child: Path) -> None:
+    told = child / "pid"
+    command = [sys.executable, "-c", PARENT, str(jobs._PACKAGE_PARENT), str(told), str(child)]
+    with subprocess.Popen(command) as parent:
+        wait_for(lambda: told.exists() and told.read_text() != "")
+        assert psutil.pid_exists(int(told.read_text()))
+        parent.kill()
+    wait_for(lambda: not psutil.pid_exists(int(told.read_text())))
