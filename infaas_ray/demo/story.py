@@ -28,7 +28,8 @@ from infaas_ray.domain import Answer, Array
 from infaas_ray.errors import DeadlineExceeded, InfaasError, Unavailable, Unsatisfiable
 from infaas_ray.policy.routing import Catalog
 from infaas_ray.serving import launch
-from infaas_ray.serving.driver import Outcome, System
+from infaas_ray.serving.driver import System
+from infaas_ray.serving.sender import Outcome
 from infaas_ray.variants.generator import GenerationOptions
 
 # A few of all that could be made, so that the story stays short; dominated ones stay, to be seen in the picture.

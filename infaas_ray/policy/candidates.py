@@ -5,6 +5,7 @@ table of ten thousand variants costs only what is used. The estimate of when a r
 because selection and its explanation must agree on it.
 """
 
+from array import array
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -101,23 +102,17 @@ def ask_of(target: str, rows: int, slo: SLO, waited_s: float, table_age_s: float
     return Ask(target, rows, bound, bound - waited_s, least, most, slo.on_miss, table_age_s, slo.offline, overhead_s)
 
 
-class ByAccuracy:
-    """Candidates in a given order, ready to be asked for those of at least some accuracy.
+def _by_level(levels: Sequence[float], candidates: Sequence[Candidate]) -> tuple[tuple[Candidate, ...], ...]:
+    """For each of the ascending levels of accuracy the candidates that reach it, in order; at last none.
 
-    A decision thus begins among candidates that are accurate enough, however many are not. There are only as many
-    distinct lists as distinct accuracies, and they share their elements.
+    A decision thus begins among candidates that are accurate enough, however many are not. Levels that the same ones
+    reach share their list.
     """
-
-    __slots__ = ("_levels", "_lists")
-
-    def __init__(self, candidates: Sequence[Candidate]) -> None:
-        self._levels = sorted({x.accuracy for x in candidates})
-        self._lists = [tuple(x for x in candidates if x.accuracy >= level) for level in self._levels]
-        self._lists.append(())
-
-    def at_least(self, accuracy: float) -> tuple[Candidate, ...]:
-        """Those that are accurate enough, in order."""
-        return self._lists[bisect_left(self._levels, accuracy)]
+    made: list[tuple[Candidate, ...]] = []
+    for level in levels:
+        able = tuple(x for x in candidates if x.accuracy >= level)
+        made.append(made[-1] if made and len(made[-1]) == len(able) else able)
+    return (*made, ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +120,10 @@ class Shortlist:
     """The candidates of one target, by price: all; those with replicas; those without; ready ones by accuracy.
 
     `front` are those that no cheaper one beats in every respect, for queries of at most `front_rows` rows: where one
-    of all meets an SLO, one of these does, and the cheapest that does is among them. `able_ready` and `able_front`
-    are `ready` and `front`, to be asked for an accuracy. `least_start_s` is the least start of what could be loaded;
-    `loading` is what is on its way.
+    of all meets an SLO, one of these does, and the cheapest that does is among them. `startable` are neither ready nor
+    blocked, the most accurate first. The `..._from` are the same by price, by the level of accuracy that `level` finds.
+    `least_start_s` is the least start of what could be loaded; `loading` is what is on its way; `blocked` tells whether
+    anything is.
     """
 
     every: tuple[Candidate, ...]
@@ -138,8 +134,16 @@ class Shortlist:
     front_rows: int
     least_start_s: float
     loading: tuple[Candidate, ...]
-    able_ready: ByAccuracy
-    able_front: ByAccuracy
+    startable: tuple[Candidate, ...]
+    blocked: bool
+    levels: Sequence[float]
+    ready_from: tuple[tuple[Candidate, ...], ...]
+    front_from: tuple[tuple[Candidate, ...], ...]
+    startable_from: tuple[tuple[Candidate, ...], ...]
+
+    def level(self, accuracy: float) -> int:
+        """Where in each of the `..._from` those stand that are accurate enough."""
+        return bisect_left(self.levels, accuracy)
 
     def worth_asking(self, rows: int) -> tuple[Candidate, ...]:
         """The candidates that suffice to find the cheapest one that meets an SLO on an idle replica."""
@@ -192,6 +196,9 @@ class SelectionIndex:
         every = tuple(sorted((self._candidate(name) for name in names), key=lambda x: x.order))
         ready = tuple(x for x in every if x.replicas)
         unready = tuple(x for x in every if not x.replicas)
+        startable = [x for x in unready if x.blocked is None]
+        levels = array("d", sorted({x.accuracy for x in every}))  # numbers side by side, where a list has pointers
+        ready_from = _by_level(levels, ready)
         names_in_front = self._front(target, every)
         front = tuple(x for x in every if x.name in names_in_front)
         made = Shortlist(
@@ -201,10 +208,14 @@ class SelectionIndex:
             most_accurate=tuple(sorted(ready, key=lambda x: -x.accuracy)),
             front=front,
             front_rows=min((x.batch_limit for x in every), default=0),
-            least_start_s=min((x.start_s for x in unready if x.blocked is None), default=inf),
-            loading=tuple(x for x in unready if x.loading and x.blocked is None),
-            able_ready=ByAccuracy(ready),
-            able_front=ByAccuracy(front),
+            least_start_s=min((x.start_s for x in startable), default=inf),
+            loading=tuple(x for x in startable if x.loading),
+            startable=tuple(sorted(startable, key=lambda x: -x.accuracy)),
+            blocked=any(x.blocked is not None for x in every),
+            levels=levels,
+            ready_from=ready_from,
+            front_from=ready_from if front == ready else _by_level(levels, front),
+            startable_from=_by_level(levels, startable),
         )
         self._shortlists[target] = made
         return made

@@ -86,21 +86,22 @@ def select(
     short = index.shortlist(target)
     ask = ask_of(target, rows, slo, waited_s, table_age_s, overhead_s)
     least, most, bound, left = ask.min_accuracy, ask.max_usd, ask.bound_s, ask.left_s
+    level = short.level(least) if least > 0 else 0
     wanted: Candidate | None = None
-    for candidate in short.able_front.at_least(least) if rows <= short.front_rows else short.every:
+    for candidate in short.front_from[level] if rows <= short.front_rows else short.every:
         if candidate.usd_per_1k > most:
             break
         if candidate.latency_s(rows) <= bound and candidate.accuracy >= least:
             wanted = candidate if candidate.blocked is None else _unblocked(short, ask)
             break
-    for candidate in short.able_ready.at_least(least):
+    for candidate in short.ready_from[level]:
         if candidate.usd_per_1k > most:
             break
         if candidate.latency_s(rows) > left:
             continue
         expected, replica = quickest(candidate, rows, loads, slo.offline)
         if replica and expected <= left:
-            if wanted is None or candidate.order < wanted.order:
+            if wanted is not candidate and (wanted is None or candidate.order < wanted.order):
                 wanted = candidate
             return Dispatch(replica=replica, variant=candidate.name, expected_s=expected, wanted=wanted.name)
     return _without_ready(short, ask, slo, loads, wanted)
@@ -126,12 +127,13 @@ def _without_ready(
 
 def _worth_loading(short: Shortlist, ask: Ask, loads: Mapping[str, ReplicaLoad], wanted: str | None) -> Load | None:
     waiting: Load | None = None
-    if short.least_start_s - ask.table_age_s > ask.left_s:
+    soon = ask.left_s + ask.table_age_s
+    if short.least_start_s > soon:
         return None
-    for candidate in short.unready:
+    for candidate in short.startable_from[short.level(ask.min_accuracy)]:
         if candidate.usd_per_1k > ask.max_usd:
             break
-        if candidate.blocked is not None or not meets(candidate, ask):
+        if candidate.start_s > soon or candidate.latency_s(ask.rows) > ask.bound_s:
             continue
         expected = loaded_s(candidate, ask, loads)
         if expected == inf or expected > ask.left_s:
@@ -170,8 +172,10 @@ def _degraded(
             return Dispatch(replica=replica, variant=candidate.name, expected_s=expected, degraded=True, wanted=wanted)
     if short.least_start_s - ask.table_age_s > ask.left_s:
         return None
-    loadable = [x for x in short.unready if x.usd_per_1k <= ask.max_usd and x.blocked is None]
-    for candidate in sorted(loadable, key=attrgetter("accuracy"), reverse=True):
+    soon = ask.left_s + ask.table_age_s
+    for candidate in short.startable:
+        if candidate.usd_per_1k > ask.max_usd or candidate.start_s > soon:
+            continue
         expected = loaded_s(candidate, ask, loads)
         if expected < inf and expected <= ask.left_s:
             return Load(variant=candidate.name, expected_s=expected, wanted=wanted)
@@ -199,12 +203,14 @@ def _late(short: Shortlist, ask: Ask, loads: Mapping[str, ReplicaLoad], wanted: 
 
 def _relaxed_wanted(short: Shortlist, ask: Ask) -> Candidate | None:
     """The variant to have where none meets the whole SLO: the most accurate in time, or the fastest."""
-    able = [x for x in short.every if x.blocked is None and allowed(x, ask)]
-    if not able or ask.on_miss is OnMiss.REJECT:
+    if ask.on_miss is OnMiss.REJECT:
         return None
+    # What a cheaper one beats in every respect is not wanted, unless that cheaper one cannot be started.
+    worth = short.every if short.blocked else short.worth_asking(ask.rows)
+    able = [x for x in worth if x.blocked is None and allowed(x, ask)]
     if ask.on_miss is OnMiss.DEGRADE:
-        return max(able, key=attrgetter("accuracy"))
-    return min(able, key=lambda x: x.latency_s(ask.rows))
+        return max(able, key=attrgetter("accuracy"), default=None)
+    return min(able, key=lambda x: x.latency_s(ask.rows), default=None)
 
 
 # ---- the same choice, explained ----------------------------------------------------------------------------------

@@ -67,6 +67,11 @@ class Connections:
         if connection is not None:
             connection.drop()
 
+    async def close(self) -> None:
+        """Close all connections and wait until they are closed."""
+        for connection in self._open.values():
+            await connection.close()
+
     def drop_silent(self) -> None:
         """Drop the connections whose peers owe an answer beyond patience."""
         for connection in list(self._open.values()):

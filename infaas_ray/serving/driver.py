@@ -11,20 +11,20 @@ A background thread runs the event loop, so the calls here are ordinary ones.
 import asyncio
 import itertools
 import threading
-import uuid
-from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
-from queue import SimpleQueue
+from functools import partial
 from typing import Any, Self, TypeVar
+
+import uvloop
 
 from infaas_ray.domain import SLO, Answer, Array, OnMiss
 from infaas_ray.errors import InfaasError, InvalidInput, NotRunning
-from infaas_ray.serving.channel import Connection, Reply, connect
+from infaas_ray.serving.channel import Connection, connect
+from infaas_ray.serving.sender import Collector, Message, Outcome, Sender
 
 T = TypeVar("T")
-Outcome = Answer | InfaasError
 
 _BUNDLE_QUERIES = 32  # small queries that travel in one message
 _BUNDLE_BYTES = 256 * 1024
@@ -36,13 +36,12 @@ class System:
     def __init__(self, addresses: list[str], secret: bytes) -> None:
         if not addresses:
             raise NotRunning("no router answers yet; wait a moment, or look at 'infaas status'")
-        self._loop = asyncio.new_event_loop()
+        self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="infaas-driver", daemon=True)
         self._thread.start()
-        self._ids = itertools.count(1)
-        self._prefix = uuid.uuid4().hex[:12]
         self._connections: list[Connection] = self._wait(self._open(addresses, secret))
         self._turn = itertools.cycle(self._connections)
+        self._sender = Sender(self._loop, self._connections)
 
     @staticmethod
     async def _open(addresses: list[str], secret: bytes) -> list[Connection]:
@@ -64,7 +63,7 @@ class System:
     ) -> Answer:
         """Answer one query of one or more rows. Raises the errors of `infaas_ray.errors`."""
         slo = make_slo(latency_ms, min_accuracy, max_usd_per_1k, on_miss, offline)
-        outcome = self._wait(self._ask(target, inputs, slo))
+        outcome = self._ask(target, inputs, slo).result()
         if isinstance(outcome, InfaasError):
             raise outcome
         return outcome
@@ -82,7 +81,7 @@ class System:
     ) -> Future[Outcome]:
         """Ask one query and go on; the future gives its answer, or its error as a value."""
         slo = make_slo(latency_ms, min_accuracy, max_usd_per_1k, on_miss, offline)
-        return asyncio.run_coroutine_threadsafe(self._ask(target, inputs, slo), self._loop)
+        return self._ask(target, inputs, slo)
 
     def query_many(
         self,
@@ -106,14 +105,15 @@ class System:
         """
         slo = make_slo(latency_ms, min_accuracy, max_usd_per_1k, on_miss, offline)
         parts, total = _parts(inputs, rows_per_query)
-        waiting: deque[Future[list[Outcome]]] = deque()
+        early: dict[int, list[Outcome]] = {}
+        due = 0
         with _bar(progress, target, total) as advance:
-            for part, count in parts:
-                waiting.append(asyncio.run_coroutine_threadsafe(self._ask_bundle(target, part, slo, count), self._loop))
-                if len(waiting) >= window:
-                    yield from advance(waiting.popleft().result())
-            while waiting:
-                yield from advance(waiting.popleft().result())
+            for first, outcomes in self._stream(target, slo, parts, window):
+                early[first] = outcomes
+                while due in early:
+                    now = early.pop(due)
+                    due += len(now)
+                    yield from advance(now)
 
     def as_completed(
         self,
@@ -132,21 +132,28 @@ class System:
         """Like `query_many`, but yield each outcome as soon as it is there, with the number of its query (from 0)."""
         slo = make_slo(latency_ms, min_accuracy, max_usd_per_1k, on_miss, offline)
         parts, total = _parts(inputs, rows_per_query)
-        ready: SimpleQueue[tuple[int, list[Outcome]]] = SimpleQueue()
-        under_way = first = 0
         with _bar(progress, target, total) as advance:
-            for part, count in parts:
-                future = asyncio.run_coroutine_threadsafe(self._ask_bundle(target, part, slo, count), self._loop)
-                future.add_done_callback(lambda done, at=first: ready.put((at, done.result())))  # type: ignore[misc]
-                first += count
-                under_way += 1
-                if under_way >= window:
-                    at, outcomes = ready.get()
-                    under_way -= 1
-                    yield from enumerate(advance(outcomes), at)
-            for _ in range(under_way):
-                at, outcomes = ready.get()
-                yield from enumerate(advance(outcomes), at)
+            for first, outcomes in self._stream(target, slo, parts, window):
+                yield from enumerate(advance(outcomes), first)
+
+    def _stream(
+        self, target: str, slo: SLO, parts: Iterator[tuple[Mapping[str, Array], int]], window: int
+    ) -> Iterator[tuple[int, list[Outcome]]]:
+        """Ask messages and yield the outcomes of each as they come, with the number of its first query."""
+        fields, collector = slo_fields(slo), Collector(self._loop)
+        under_way = first = 0
+        for part, count in parts:
+            self._sender.send(Message(target, fields, part, count, partial(collector.put, first)))
+            first += count
+            under_way += 1
+            while under_way >= max(1, window):
+                found = collector.get()
+                under_way -= len(found)
+                yield from found
+        while under_way:
+            found = collector.get()
+            under_way -= len(found)
+            yield from found
 
     def explain(
         self,
@@ -164,34 +171,11 @@ class System:
         found: list[dict[str, Any]] = reply.fields["candidates"]
         return found
 
-    async def _ask(self, target: str, inputs: Mapping[str, Array], slo: SLO) -> Outcome:
-        (outcome,) = await self._ask_bundle(target, inputs, slo, 1)
-        return outcome
-
-    async def _ask_bundle(self, target: str, inputs: Mapping[str, Array], slo: SLO, count: int) -> list[Outcome]:
-        """Ask `count` queries of equal rows in one message; the router may want them in smaller ones."""
-        rows = len(next(iter(inputs.values()), ()))
-        first = next(self._ids)
-        fields = {
-            "id": f"{self._prefix}-{first}",
-            "target": target,
-            "rows": rows,
-            "slo": slo_fields(slo),
-            "bundle": count,
-        }
-        try:
-            reply = await next(self._turn).call("query", fields, inputs)
-        except InfaasError as error:
-            return [error] * count
-        if not reply.fields.get("split"):
-            return _answers(f"{self._prefix}-{first}", reply, count)
-        half = count // 2
-        cut = half * (rows // count)
-        halves = await asyncio.gather(
-            self._ask_bundle(target, {name: x[:cut] for name, x in inputs.items()}, slo, half),
-            self._ask_bundle(target, {name: x[cut:] for name, x in inputs.items()}, slo, count - half),
-        )
-        return halves[0] + halves[1]
+    def _ask(self, target: str, inputs: Mapping[str, Array], slo: SLO) -> Future[Outcome]:
+        future: Future[Outcome] = Future()
+        future.set_running_or_notify_cancel()  # what was sent cannot be called back
+        self._sender.send(Message(target, slo_fields(slo), inputs, 1, lambda outcomes: future.set_result(outcomes[0])))
+        return future
 
     def close(self) -> None:
         """Close the connections and end the background thread."""
@@ -242,21 +226,6 @@ def slo_fields(slo: SLO) -> dict[str, Any]:
         "on_miss": str(slo.on_miss),
         "offline": slo.offline,
     }
-
-
-def _answers(query_id: str, reply: Reply, count: int) -> list[Outcome]:
-    """The answers of the queries of one message, each with its rows."""
-    if count == 1:
-        return [Answer(query_id=query_id, outputs=reply.arrays, **reply.fields)]
-    rows = len(next(iter(reply.arrays.values()))) // count
-    return [
-        Answer(
-            query_id=f"{query_id}.{n}",
-            outputs={name: x[n * rows : (n + 1) * rows] for name, x in reply.arrays.items()},
-            **reply.fields,
-        )
-        for n in range(count)
-    ]
 
 
 def _parts(

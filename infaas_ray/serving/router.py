@@ -126,6 +126,10 @@ class Router:
         self._changed.set()
         self._changed = asyncio.Event()
 
+    async def close(self) -> None:
+        """Close the connections to the replicas."""
+        await self._connections.close()
+
     def _retire(self, replica: str) -> None:
         """Forget a replica that left the table, once its last answer is in."""
         if replica in self._replicas:

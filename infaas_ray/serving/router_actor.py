@@ -3,9 +3,9 @@
 import asyncio
 import contextlib
 import dataclasses
-import gc
 import os
 import time
+from functools import partial
 from typing import Any
 
 import ray
@@ -13,11 +13,12 @@ from ray import serve
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from infaas_ray.config import Settings
-from infaas_ray.domain import SLO, OnMiss, Query
+from infaas_ray.domain import SLO, Answer, OnMiss, Query
 from infaas_ray.errors import InfaasError, ReplicaLost
 from infaas_ray.policy.rhythm import REPORT_S, SAME_LOAD_S
 from infaas_ray.policy.routing import ReadyReplica
 from infaas_ray.serving.channel import Incoming, Reply, Server, actor_in, socket_folder
+from infaas_ray.serving.garbage import settle
 from infaas_ray.serving.http_door import HttpDoor
 from infaas_ray.serving.ingress import HttpApp
 from infaas_ray.serving.metrics import Metrics
@@ -80,9 +81,8 @@ class RouterActor:
             return version
         fresh = table.catalog.revision != self._router.table.catalog.revision
         self._router.update(table)
-        if fresh:  # thousands of offers that live for long: collecting them again and again would cost milliseconds
-            gc.collect()
-            gc.freeze()
+        if fresh:
+            settle()
         return int(table.version)
 
     async def _listen(self) -> None:
@@ -126,34 +126,31 @@ class RouterActor:
     # -- the drivers' door
 
     def _on_call(self, call: Incoming) -> None:
-        task = asyncio.get_running_loop().create_task(self._answer(call))
-        self._jobs.add(task)
-        task.add_done_callback(self._jobs.discard)
-
-    async def _answer(self, call: Incoming) -> None:
-        fields = call.fields
         try:
-            slo = slo_from(fields["slo"])
-            if call.verb == "explain":
-                verdicts = self._router.explain(fields["target"], fields["rows"], slo)
-                call.reply({"candidates": [dataclasses.asdict(x) for x in verdicts]}, {})
-                return
-            bundle = fields["bundle"]
-            if bundle > 1 and not self._router.takes(fields["target"], fields["rows"], slo):
-                call.reply({"split": True}, {})  # too much at once, perhaps; its parts are asked on their own
-                return
-            query = Query(
-                id=fields["id"],
-                target=fields["target"],
-                slo=slo,
-                inputs=call.arrays,
-                rows=fields["rows"],
-                bundle=bundle,
-            )
-            answer = await self._router.query(query)
-            call.reply({name: getattr(answer, name) for name in _ANSWER_FIELDS}, answer.outputs)
+            self._answer(call)
         except Exception as error:
             call.fail(error)
+
+    def _answer(self, call: Incoming) -> None:
+        fields = call.fields
+        target, rows, slo = fields["target"], fields["rows"], slo_from(fields["slo"])
+        if call.verb == "explain":
+            verdicts = self._router.explain(target, rows, slo)
+            call.reply({"candidates": [dataclasses.asdict(x) for x in verdicts]}, {})
+            return
+        bundle = fields["bundle"]
+        if bundle > 1 and not self._router.takes(target, rows, slo):
+            call.reply({"split": True}, {})  # too much at once, perhaps; its parts are asked on their own
+            return
+        query = Query(id=fields["id"], target=target, slo=slo, inputs=call.arrays, rows=rows, bundle=bundle)
+        self._router.submit(query, partial(_tell, call))
+
+
+def _tell(call: Incoming, outcome: Answer | Exception) -> None:
+    if isinstance(outcome, Answer):
+        call.reply({name: getattr(outcome, name) for name in _ANSWER_FIELDS}, outcome.outputs)
+    else:
+        call.fail(outcome)
 
 
 def slo_from(fields: dict[str, Any]) -> SLO:

@@ -19,6 +19,7 @@ import ray
 from infaas_ray.domain import Architecture, Array, HardwareKind, Profile, Variant
 from infaas_ray.errors import InfaasError
 from infaas_ray.serving.channel import ACTOR, Incoming, Server, socket_folder
+from infaas_ray.serving.garbage import settle
 from infaas_ray.serving.replica import Replica, Result
 from infaas_ray.storage.repository import repository_at
 from infaas_ray.variants.runtime import LoadedModel, preload, runtime_named
@@ -101,6 +102,7 @@ class VariantActor:
         local = await self._server.listen(f"unix:{socket_folder() / f'{os.getpid()}.sock'}")
         self._address = f"{remote},{local},{ACTOR}{ray.get_runtime_context().get_actor_name()}"
         self._phase = Phase.READY
+        settle()
         return self.describe()
 
     def describe(self) -> dict[str, Any]:

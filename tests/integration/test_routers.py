@@ -46,8 +46,10 @@ PROFILE = Profile(
 
 
 class Sleepy:
+    slower = 1.0
+
     def predict(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        time.sleep(ROW_S * len(inputs["x"]))
+        time.sleep(ROW_S * len(inputs["x"]) * self.slower)
         return {"x": inputs["x"] * 2}
 
     def close(self) -> None:
@@ -62,8 +64,10 @@ class Bench:
     """A replica on a socket, and routers that know it."""
 
     def __init__(self) -> None:
-        self.replica = Replica(Sleepy(), VARIANT, ARCHITECTURE, PROFILE, ThreadPoolExecutor(1))
+        self.model = Sleepy()
+        self.replica = Replica(self.model, VARIANT, ARCHITECTURE, PROFILE, ThreadPoolExecutor(1))
         self.server = Server(self._on_call, SECRET)
+        self.made: list[Router] = []
         self.most_queued = 0
         self.order: list[bool] = []
 
@@ -82,12 +86,22 @@ class Bench:
     def routers(self, address: str, count: int) -> list[Router]:
         offer = Offer(variant=VARIANT, profile=PROFILE, usd_per_1k=1.0)
         catalog = Catalog(revision=1, architectures={"a": ARCHITECTURE}, offers={VARIANT.name: offer})
-        replica = ReadyReplica(id="a#1", variant=VARIANT.name, worker="w", address=address)
-        table = RoutingTable(version=1, catalog=catalog, replicas=(replica,))
+        replicas = tuple(
+            ReadyReplica(id=f"a#{n}", variant=VARIANT.name, worker="w", address=at)
+            for n, at in enumerate(address.split(";"), 1)
+        )
+        table = RoutingTable(version=1, catalog=catalog, replicas=replicas)
         made = [Router(f"r{n}", SECRET, lambda variant, within: None, gone) for n in range(count)]
         for router in made:
             router.update(table)
+        self.made += made
         return made
+
+    async def close(self) -> None:
+        for router in self.made:
+            await router.close()
+        await self.replica.close()
+        await self.server.close()
 
 
 async def gone(replica: ReadyReplica, query: Query, remaining_s: float | None) -> Reply:
@@ -98,8 +112,7 @@ async def gone(replica: ReadyReplica, query: Query, remaining_s: float | None) -
 async def bench() -> AsyncIterator[Bench]:
     bench = Bench()
     yield bench
-    await bench.replica.close()
-    await bench.server.close()
+    await bench.close()
 
 
 def query(**slo: object) -> Query:
@@ -173,6 +186,24 @@ async def test_a_replica_whose_connection_was_lost_is_found_again(bench: Bench, 
     router.traffic()  # also the time to look after what was lost
     await asyncio.wait(router._probes, timeout=10)
     assert (await router.query(query())).replica == "a#1"
+
+
+async def test_an_interfered_replica_is_avoided_and_let_back_in(bench: Bench, tmp_path: Path) -> None:
+    other = Bench()
+    both = [await x.server.listen(f"unix:{tmp_path / str(n)}") for n, x in enumerate((bench, other))]
+    (router,) = bench.routers(";".join(both), 1)
+    bench.model.slower = 6.0
+    await asyncio.gather(*(router.query(query()) for _ in range(40)))  # so many at once that both have some
+    assert router.conditions() == {"a#1": "interfered"}
+    assert {(await router.query(query())).replica for _ in range(10)} == {"a#2"}
+    bench.model.slower = 1.0
+    for _ in range(60):  # half a minute of idle reports: by and by it is forgotten, and the replica tried again
+        router.traffic()
+    used = [x.replica for x in await asyncio.gather(*(router.query(query()) for _ in range(40)))]
+    assert set(used) == {"a#1", "a#2"}
+    assert router.conditions() == {}
+    await router.close()
+    await other.close()
 
 
 async def test_a_client_that_goes_away_is_counted_and_its_load_is_not(bench: Bench, tmp_path: Path) -> None:
