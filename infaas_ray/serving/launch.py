@@ -32,7 +32,7 @@ def up(settings: Settings, on_step: OnStep = lambda step: None) -> Run:
     """Start a system, or find the one that runs; returns when it takes queries."""
     with only_one(settings):
         run = read_run(settings)
-        if run is not None:
+        if run is not None and _lives(run):
             on_step(f"already running at {run.url}")
             return run
         if not _free(settings.http.host, settings.http.port):
@@ -40,6 +40,18 @@ def up(settings: Settings, on_step: OnStep = lambda step: None) -> Run:
                 f"port {settings.http.port} of {settings.http.host} is taken; choose another with --port", 0.0
             )
         return _up(settings, on_step)
+
+
+def _lives(run: Run) -> bool:
+    """Whether the described system is still there: a cluster that somebody else runs may have been started anew."""
+    if run.head_pid:
+        return True
+    try:
+        with joined(run):
+            _controller(run.namespace)
+    except NotRunning:
+        return False
+    return True
 
 
 def _up(settings: Settings, on_step: OnStep) -> Run:
