@@ -6,16 +6,24 @@ Unknown keys are errors, because a misspelt setting that is silently ignored cos
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from infaas_ray.domain import WorkerType
 from infaas_ray.errors import ConfigError, InvalidInput
 from infaas_ray.policy.autoscaler import ScalingSettings
 
 _PREFIX = "INFAAS_"
+
+
+def _absolute(path: Path) -> Path:
+    return path.expanduser().absolute()
+
+
+# Absolute from the moment it is read: the processes that use it run in other folders.
+_Place = Annotated[Path, AfterValidator(_absolute)]
 
 
 class _Section(BaseModel):
@@ -97,13 +105,13 @@ class PriceSettings(_Section):
     usd_per_cpu_hour: float = Field(
         default=0.048, ge=0, description="0.384 USD/h for the 8 vCPUs of an m5.2xlarge, us-east-1"
     )
-    catalog: Path | None = Field(default=None, description="YAML file with worker types and their prices")
+    catalog: _Place | None = Field(default=None, description="YAML file with worker types and their prices")
 
 
 class Settings(_Section):
     """All settings of one system."""
 
-    home: Path = Field(default_factory=lambda: Path.home() / ".infaas")
+    home: _Place = Field(default_factory=lambda: Path.home() / ".infaas")
     http: HttpSettings = HttpSettings()
     cluster: ClusterSettings = ClusterSettings()
     shells: ShellSettings = ShellSettings()

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import ray
 from ray import serve
-from ray.exceptions import RayError
+from ray.exceptions import ActorUnavailableError, RayError
 from ray.serve.config import HTTPOptions
 
 from infaas_ray.config import Settings
@@ -26,13 +26,14 @@ from infaas_ray.serving.workers import CONTROLLER, actor_options
 OnStep = Callable[[str], None]
 _APPLICATION = "infaas"
 _UP_S = 90.0
+_ANSWER_S = 30.0
 
 
 def up(settings: Settings, on_step: OnStep = lambda step: None) -> Run:
     """Start a system, or find the one that runs; returns when it takes queries."""
     with only_one(settings):
         run = read_run(settings)
-        if run is not None:
+        if run is not None and _lives(run):
             on_step(f"already running at {run.url}")
             return run
         if not _free(settings.http.host, settings.http.port):
@@ -40,6 +41,18 @@ def up(settings: Settings, on_step: OnStep = lambda step: None) -> Run:
                 f"port {settings.http.port} of {settings.http.host} is taken; choose another with --port", 0.0
             )
         return _up(settings, on_step)
+
+
+def _lives(run: Run) -> bool:
+    """Whether the described system is still there: a cluster that somebody else runs may have been started anew."""
+    if run.head_pid:
+        return True
+    try:
+        with joined(run):
+            _controller(run.namespace)
+    except NotRunning:
+        return False
+    return True
 
 
 def _up(settings: Settings, on_step: OnStep) -> Run:
@@ -155,9 +168,17 @@ def _running(settings: Settings) -> Run:
 
 
 def _ask_controller(settings: Settings, method: str) -> Any:
+    """The answer of the controller, or of its successor where it has just died."""
     run = _running(settings)
+    end = time.monotonic() + _ANSWER_S
     with joined(run):
-        return ray.get(getattr(_controller(run.namespace), method).remote(), timeout=30.0)
+        while True:
+            try:
+                return ray.get(getattr(_controller(run.namespace), method).remote(), timeout=_ANSWER_S)
+            except ActorUnavailableError:
+                if time.monotonic() > end:
+                    raise Unavailable("the controller does not come back", 1.0) from None
+                time.sleep(0.2)
 
 
 def status(settings: Settings) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from infaas_ray.serving.head import joined, read_run
 from infaas_ray.storage.metadata import Metadata
 from tests.integration.conftest import add_fake, wait_for
 
-USE_CASE = UseCase(task="steady", dataset="numbers")
+USE_CASE = UseCase(task="stay", dataset="numbers")
 CLIENTS, PERIOD_S = 6, 0.1
 ROW_S = 0.02  # one replica answers fewer than CLIENTS / PERIOD_S in a second, two answer more
 
@@ -154,7 +154,7 @@ def ask_in_background(client: Client, target: str, pool: ThreadPoolExecutor) -> 
 
 
 def test_a_load_that_the_dead_one_had_begun_is_done_once(client: Client, settings: Settings, tmp_path: Path) -> None:
-    use_case = UseCase(task="slow-load", dataset="numbers")
+    use_case = UseCase(task="load-slowly", dataset="numbers")
     made = add_fake(settings, "slow-load", accuracy=0.9, row_s=0.0, load_s=4.0, use_case=use_case, folder=tmp_path)
     wait_for(lambda: any(x["name"] == "slow-load" for x in client.targets()))
     with ThreadPoolExecutor(1) as pool:
@@ -169,7 +169,7 @@ def test_a_load_that_the_dead_one_had_begun_is_done_once(client: Client, setting
 
 
 def test_a_replica_that_drains_answers_and_goes(client: Client, settings: Settings, tmp_path: Path) -> None:
-    use_case = UseCase(task="slow-row", dataset="numbers")
+    use_case = UseCase(task="answer-slowly", dataset="numbers")
     made = add_fake(settings, "slow-row", accuracy=0.9, row_s=6.0, use_case=use_case, folder=tmp_path)
     wait_for(lambda: any(x["name"] == "slow-row" for x in client.targets()))
     with ThreadPoolExecutor(1) as pool:

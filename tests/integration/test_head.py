@@ -26,6 +26,14 @@ def test_a_second_up_finds_the_system_that_runs(settings: Settings) -> None:
     assert steps == [f"already running at http://127.0.0.1:{settings.http.port}"]
 
 
+def test_a_cluster_that_others_run_is_looked_at_before_it_is_believed(settings: Settings) -> None:
+    run = read_run(settings)
+    assert run is not None
+    assert launch._lives(msgspec.structs.replace(run, head_pid=0))
+    assert not launch._lives(msgspec.structs.replace(run, head_pid=0, namespace="nobody"))
+    assert not launch._lives(Run(address="127.0.0.1:1", url="u", namespace="n"))
+
+
 def test_a_taken_port_is_told_before_anything_starts(home: Settings) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

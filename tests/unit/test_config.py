@@ -69,3 +69,9 @@ def test_a_wrong_price_is_named(tmp_path: Path) -> None:
     file.write_text("worker_types: [{name: m, resources: {CPU: 1}, memory_gib: 1, usd_per_hour: -1}]")
     with pytest.raises(ConfigError, match="usd_per_hour"):
         load_settings(flags={"prices": {"catalog": str(file)}}, environment={}).worker_types()
+
+
+def test_paths_hold_in_every_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = load_settings(flags={"home": "h", "prices": {"catalog": "c.yaml"}}, environment={})
+    assert (settings.home, settings.prices.catalog) == (tmp_path / "h", tmp_path / "c.yaml")
