@@ -32,7 +32,6 @@ from infaas_ray.policy.messages import (
     WorkerLost,
     WorkerReported,
 )
-from infaas_ray.policy.placement import BUSY_CPU_SHARE
 from infaas_ray.policy.replay import encode_header, encode_turn
 from infaas_ray.policy.rhythm import PUBLISHED_S, TURN_S
 from infaas_ray.policy.routing import Catalog, RoutingTable
@@ -148,8 +147,7 @@ class Controller:
         if self._closing:
             return
         staying = [x for x in self._autoscaler.fleet.workers.values() if not x.leaving]
-        calm = {x.name: x.name in self._usage and x.cpu_share <= BUSY_CPU_SHARE for x in staying}
-        self._replicas.tend_shells(calm, time.monotonic())
+        self._replicas.tend_shells(self._workers.calm(staying), time.monotonic())
 
     def _publish(self, now: float) -> None:
         table = self._autoscaler.routing_table(now)
