@@ -77,6 +77,13 @@ def limits_of(settings: Settings) -> Limits | None:
         raise ConfigError(f"{path} is not a cluster file for Ray's autoscaler: {error}") from None
 
 
+def to_be_had(settings: Settings, known: Mapping[str, WorkerType], limits: Limits | None) -> list[WorkerType]:
+    """The types of the catalogue that the autoscaler can start: none on a system with a Ray of its own."""
+    if settings.local:
+        return []
+    return list(known.values()) if limits is None else limits.apply(known.values())
+
+
 def _limits(content: Mapping[str, Any]) -> Limits:
     total = int(content.get("max_workers", 2))  # Ray's own default
     types = {k: v for k, v in content["available_node_types"].items() if k != content.get("head_node_type")}

@@ -1,9 +1,9 @@
 """Machines, through Ray's autoscaler (v2): asks for workers by type, gives them back, tells what could not be had.
 
 The only module that talks to the autoscaler. Rules:
-- Each worker type of the cluster's file has a resource of its own, `tier_<type>: 1`, which nothing occupies. So many of
-  them are asked for as the fleet's books want workers: bundles of processors would be packed into GPU machines.
-- A request counts what lives. Workers that leave, but are not drained yet, are asked for on top, or they would stand for
+- Each worker type of the cluster's file has a resource of its own, `tier_<type>: 1`, which nothing occupies. As many
+  of it are asked for as the books want workers: bundles of processors would be packed into GPU machines.
+- A request counts what lives. Workers that leave and are not drained yet are asked for on top, or they would stand for
   those that are to replace them.
 - Ray grants a request as a whole or not at all, so it is cut to the limits of the cluster's file first.
 - The last request stands until the next one, beyond the life of who asked. It is renewed every few seconds, and follows
@@ -157,6 +157,19 @@ class Machines:
         time."""
         return {name: left_s for name, left_s in self.observed.draining.items() if name not in self._releasing}
 
+    def status(self) -> dict[str, dict[str, Any]]:
+        """By worker type: how many are wanted, how many Ray has on the way, and why none can be had now."""
+        now = time.monotonic()
+        machines = self._fleet.machines
+        return {
+            name: {
+                "wanted": count,
+                "pending": self.observed.pending.get(name, 0),
+                "blocked": machines.blocks.reason(name, now),
+            }
+            for name, count in self._fleet.counts().items()
+        }
+
     async def close(self) -> None:
         """Ask for nothing any more, so that the machines go when they are idle."""
         if self._job is not None:
@@ -189,7 +202,7 @@ def drain_worker(address: str, worker: str) -> tuple[bool, str]:
 
 
 def observe(address: str) -> tuple[list[Any], dict[str, int], dict[str, float]]:
-    """Failed launches as the autoscaler lists them, workers on their way by type, and those drained with seconds left."""
+    """Failed launches as the autoscaler lists them, workers on their way by type, those drained and their seconds."""
     status = get_cluster_status(address, timeout=_CALL_S)
     pending: Counter[str] = Counter()
     for launch in status.pending_launches:

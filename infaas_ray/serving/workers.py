@@ -81,9 +81,7 @@ class Workers:
         nodes = {x.id: x for x in living_nodes()}
         events: list[Event] = [WorkerLost(worker=x) for x in self.nodes.keys() - nodes.keys()]
         events += [
-            WorkerJoined(
-                worker=x.id, worker_type=x.worker_type, resources=x.resources, memory_bytes=x.memory_bytes
-            )
+            WorkerJoined(worker=x.id, worker_type=x.worker_type, resources=x.resources, memory_bytes=x.memory_bytes)
             for x in nodes.values()
             if x.id not in self.nodes
         ]
