@@ -1,7 +1,7 @@
 """Workers as Ray sees them, and the monitor actor that runs on each.
 
-A worker is a Ray node with processors for replicas; a head that declares none is not one. Its type is the label
-`ray.io/node-group`, or the name in its resource `tier_<type>`, or `local`.
+A worker is a Ray node with processors for replicas; a head that declares none is not one. Its type is the
+name in its resource `tier_<type>`, or the label `ray.io/node-group`, or `local`.
 """
 
 import asyncio
@@ -49,9 +49,8 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
 
 def worker_type_of(labels: Mapping[str, str], resources: Mapping[str, float]) -> str:
     """The worker type that a node was started as; `local` where nothing tells."""
-    named = labels.get(_NODE_TYPE_LABEL)
     marked = sorted(x.removeprefix(MARKER) for x in resources if x.startswith(MARKER))
-    return named or (marked[0] if marked else "local")
+    return marked[0] if marked else labels.get(_NODE_TYPE_LABEL, "local")
 
 
 def living_nodes() -> list[Node]:

@@ -103,7 +103,6 @@ class Cluster:
             "RAY_enable_autoscaler_v2": "1",
             "RAY_CLOUD_INSTANCE_ID": _HEAD_ID,
             "RAY_OVERRIDE_NODE_ID_FOR_TESTING": _HEAD_ID,
-            "RAY_NODE_TYPE_NAME": HEAD,
             "AUTOSCALER_UPDATE_INTERVAL_S": "1",
             "RAY_AUTOSCALER_PENDING_NODE_IDLE_TIMEOUT_S": "2",
             "RAY_AUTOSCALER_RECONCILE_MAX_NUM_RETRY_REQUEST_TO_ALLOCATE": "1",
