@@ -130,20 +130,25 @@ class Machines:
     # -- facts
 
     async def start(self) -> None:
-        """Look once, then go on looking and renewing."""
-        await self._look()
+        """Look once, then take a turn every second."""
+        await self.look()
         self._job = asyncio.get_running_loop().create_task(self._watch())
 
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(_PERIOD_S)
             try:
-                await self._look()
-                await self._ask()
+                await self.turn()
             except Exception:  # the control store may be away for a while; what was asked for stands meanwhile
                 _logger.exception("the autoscaler could not be asked")
 
-    async def _look(self) -> None:
+    async def turn(self) -> None:
+        """Look, and ask where the books changed or the last request is old."""
+        await self.look()
+        await self._ask()
+
+    async def look(self) -> None:
+        """Ask the autoscaler how it stands; failed launches are reported, and refused drains tried again."""
         failed, pending, draining = await self._call(observe, self._address)
         self.observed = Observed(failed=self._failures.fresh(failed), pending=pending, draining=draining)
         for name, reason in self.observed.failed.items():
