@@ -19,7 +19,7 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,12 +43,17 @@ _CALL_S = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
-    """What the autoscaler says: launches that failed since the last look, by type; workers that are being drained, with
-    the seconds left; and how many of each type are on their way."""
+    """What the autoscaler says.
 
-    failed: Mapping[str, str] = field(default_factory=dict)
-    draining: Mapping[str, float] = field(default_factory=dict)
+    `asked`: the request that stands, in workers by type. `pending`: how many of each type are on their way.
+    `failed`: all launches that failed, as Ray lists them. `draining`: workers that are being drained, and the seconds
+    they have left.
+    """
+
+    asked: Mapping[str, int] = field(default_factory=dict)
     pending: Mapping[str, int] = field(default_factory=dict)
+    failed: Sequence[Any] = ()
+    draining: Mapping[str, float] = field(default_factory=dict)
 
 
 class Failures:
@@ -57,7 +62,7 @@ class Failures:
     def __init__(self) -> None:
         self._seen: Counter[tuple[Any, ...]] | None = None
 
-    def fresh(self, listed: list[Any]) -> dict[str, str]:
+    def fresh(self, listed: Sequence[Any]) -> dict[str, str]:
         """The types with failures that were not listed before, and the reason of the last; none at the first look."""
         now = Counter((x.ray_node_type_name, x.request_ts_s, x.failed_ts_s, x.details) for x in listed)
         new = Counter() if self._seen is None else now - self._seen
@@ -149,12 +154,11 @@ class Machines:
 
     async def look(self) -> None:
         """Ask the autoscaler how it stands; failed launches are reported, and refused drains tried again."""
-        failed, pending, draining = await self._call(observe, self._address)
-        self.observed = Observed(failed=self._failures.fresh(failed), pending=pending, draining=draining)
-        for name, reason in self.observed.failed.items():
+        self.observed = await self._call(observe, self._address)
+        for name, reason in self._failures.fresh(self.observed.failed).items():
             self._report(LaunchFailed(worker_type=name, reason=reason))
         self._releasing &= self._fleet.workers.keys()
-        for worker in self._releasing - draining.keys():
+        for worker in self._releasing - self.observed.draining.keys():
             await self._drain(worker)
 
     def drained_by_others(self) -> dict[str, float]:
@@ -181,7 +185,7 @@ class Machines:
             self._job.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._job
-        if self._ordered:
+        if self._ordered or self.observed.asked:
             await self._call(request_workers, self._address, {})
         self._thread.shutdown(wait=False)
 
@@ -206,17 +210,21 @@ def drain_worker(address: str, worker: str) -> tuple[bool, str]:
     return bool(accepted), str(refusal)
 
 
-def observe(address: str) -> tuple[list[Any], dict[str, int], dict[str, float]]:
-    """Failed launches as the autoscaler lists them, workers on their way by type, those drained and their seconds."""
+def observe(address: str) -> Observed:
+    """How the autoscaler stands."""
     status = get_cluster_status(address, timeout=_CALL_S)
+    asked: Counter[str] = Counter()
+    for demand in status.resource_demands.cluster_constraint_demand:
+        for request in demand.bundles_by_count:
+            for name in request.bundle:
+                asked[name.removeprefix(MARKER)] += request.count * name.startswith(MARKER)
     pending: Counter[str] = Counter()
     for launch in status.pending_launches:
         pending[launch.ray_node_type_name] += launch.count
-    for node in status.pending_nodes:
-        pending[node.ray_node_type_name] += 1
+    pending.update(x.ray_node_type_name for x in status.pending_nodes)
     now_ms = time.time() * 1000
     draining = {
         node: max(0.0, (deadline_ms - now_ms) / 1000) if deadline_ms else _NO_DEADLINE_S
         for node, deadline_ms in GcsClient(address=address).get_draining_nodes(timeout=_CALL_S).items()
     }
-    return status.failed_launches, dict(pending), draining
+    return Observed(asked=+asked, pending=pending, failed=status.failed_launches, draining=draining)

@@ -20,7 +20,7 @@ from infaas_ray.policy.messages import (
 )
 from infaas_ray.serving import machines
 from infaas_ray.serving.cluster_file import Limits
-from infaas_ray.serving.machines import Failures, Machines
+from infaas_ray.serving.machines import Failures, Machines, Observed
 from tests.unit.policy.builders import catalog
 
 TYPES = {
@@ -39,6 +39,7 @@ class Ray:
         self.calls: list[tuple[str, Any]] = []
         self.failed: list[Any] = []
         self.draining: dict[str, float] = {}
+        self.asked: dict[str, int] = {}
         self.accepts = True
 
     def request(self, address: str, counts: dict[str, int]) -> None:
@@ -51,8 +52,8 @@ class Ray:
     def end_monitor(self, worker: str, namespace: str) -> None:
         self.calls.append(("end monitor", worker))
 
-    def observe(self, address: str) -> tuple[list[Any], dict[str, int], dict[str, float]]:
-        return self.failed, {"cpu": 1}, self.draining
+    def observe(self, address: str) -> Observed:
+        return Observed(asked=self.asked, pending={"cpu": 1}, failed=self.failed, draining=self.draining)
 
 
 @pytest.fixture
@@ -89,6 +90,15 @@ def order(fleet: Fleet) -> RequestWorkers:
 
 
 async def test_what_a_former_controller_asked_for_stands_until_there_is_an_order(ray: Ray, fleet: Fleet) -> None:
+    made_, _ = made(fleet)
+    ray.asked = {"cpu": 3}
+    await made_.turn()
+    assert ray.calls == []
+    await made_.close()
+    assert ray.calls == [("request", {})]
+
+
+async def test_nothing_is_taken_back_where_nothing_was_asked_for(ray: Ray, fleet: Fleet) -> None:
     made_, _ = made(fleet)
     await made_.turn()
     await made_.close()
