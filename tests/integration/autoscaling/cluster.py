@@ -132,11 +132,10 @@ class Cluster:
                     found.append(process)
         return found
 
-    def kill_worker(self, node: str) -> None:
+    def kill_worker(self, raylet_socket: str) -> None:
         """End a worker as a machine ends that loses its power: its raylet and all that the raylet started."""
-        (raylet,) = [
-            x for x in self.processes() if "raylet" in x.name() and any(node in argument for argument in x.cmdline())
-        ]
+        argument = f"--raylet_socket_name={raylet_socket}"
+        (raylet,) = [x for x in self.processes() if x.name() == "raylet" and argument in x.cmdline()]
         for process in [raylet, *raylet.children(recursive=True)]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import ray
 import yaml
 
 from infaas_ray.config import Settings, load_settings
@@ -59,8 +60,16 @@ class Trial:
 
     def actions(self) -> list[dict[str, Any]]:
         """Every action of the controller so far, as its log tells."""
-        lines = Path(self.status()["decision_log"]).read_bytes().splitlines()
-        return [action for line in lines[1:] for action in msgspec.json.decode(line)["actions"]]
+        return [action for line in self.log()[1:] for action in msgspec.json.decode(line)["actions"]]
+
+    def kill(self, worker: str) -> None:
+        """Let a worker lose its power."""
+        (node,) = [x for x in ray.nodes() if x["NodeID"] == worker]
+        self.cluster.kill_worker(node["RayletSocketName"])
+
+    def log(self) -> list[bytes]:
+        """The whole lines of the decision log."""
+        return Path(self.status()["decision_log"]).read_bytes().split(b"\n")[:-1]
 
     def wait_until_all_machines_are_gone(self) -> None:
         wait_for(lambda: self.status()["workers"] == [], limit_s=60)
