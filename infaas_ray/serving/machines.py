@@ -71,7 +71,8 @@ class Failures:
 
 
 def _in_words(details: str | None) -> str:
-    return " ".join((details or "the provider did not say why").split())
+    """Ray often drops the provider's words (2.60: always), but logs them."""
+    return " ".join((details or "it could not be started; monitor.log among Ray's logs on the head says why").split())
 
 
 class Machines:

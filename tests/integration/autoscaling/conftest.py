@@ -14,7 +14,7 @@ from infaas_ray.config import Settings, load_settings
 from infaas_ray.domain import HardwareKind, UseCase
 from infaas_ray.serving import launch
 from infaas_ray.serving.driver import System
-from infaas_ray.serving.head import _take_token, joined, write_run
+from infaas_ray.serving.head import Run, joined
 from tests.integration.autoscaling.cluster import Cluster
 from tests.integration.conftest import add_fake, free_port, wait_for
 from tests.integration.metadata_server import MetadataServer, metadata_server
@@ -76,44 +76,46 @@ class Trial:
 
 
 @pytest.fixture(scope="session")
-def trial(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
+def cluster() -> Iterator[Cluster]:
+    """The head, joined by this process."""
+    cluster = Cluster(TYPES)
+    try:
+        cluster.start()
+        with joined(Run(address=cluster.address, url="", namespace="infaas", token=cluster.token)):
+            yield cluster
+    finally:
+        cluster.stop()
+        assert cluster.processes() == []
+
+
+@pytest.fixture(scope="session")
+def trial(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
     home = tmp_path_factory.mktemp("autoscaled")
     prices = [
         {"name": name, "resources": TYPES[name], "memory_gib": 8, "usd_per_hour": usd, "boot_s": 3.0}
         for name, usd in USD_PER_HOUR.items()
     ]
     (home / "prices.yaml").write_text(yaml.safe_dump({"worker_types": prices}))
-    cluster = Cluster(TYPES)
-    try:
-        cluster.start()
-        with metadata_server() as metadata:
-            settings = load_settings(
-                flags={
-                    "home": home,
-                    "http": {"port": free_port()},
-                    "cluster": {
-                        "address": cluster.address,
-                        "autoscaling_config": cluster.file,
-                        "metadata_url": metadata.url,
-                        "metadata_period_s": 0.5,
-                    },
-                    "shells": {"per_worker": 1},
-                    "prices": {"catalog": home / "prices.yaml"},
-                    "scaling": SCALING,
-                },
-                environment={},
-            )
-            _register(settings, home)
-            _take_token(cluster.token)
-            run = msgspec.structs.replace(launch.up(settings), token=cluster.token)
-            write_run(settings, run)
-            with joined(run):
-                with launch.open_system(settings) as system:
-                    yield Trial(cluster, settings, system, metadata)
-                launch.down(settings)
-    finally:
-        cluster.stop()
-        assert cluster.processes() == []
+    with metadata_server() as metadata:
+        flags = {
+            "home": home,
+            "http": {"port": free_port()},
+            "cluster": {
+                "address": cluster.address,
+                "autoscaling_config": cluster.file,
+                "metadata_url": metadata.url,
+                "metadata_period_s": 0.5,
+            },
+            "shells": {"per_worker": 1},
+            "prices": {"catalog": home / "prices.yaml"},
+            "scaling": SCALING,
+        }
+        settings = load_settings(flags=flags, environment={})
+        _register(settings, home)
+        launch.up(settings)
+        with launch.open_system(settings) as system:
+            yield Trial(cluster, settings, system, metadata)
+        launch.down(settings)
 
 
 def _register(settings: Settings, home: Path) -> None:

@@ -39,6 +39,10 @@ class Load:
             self._futures.append(self._system.submit(self._target, {"x": x}, **self._slo))
             self._over.wait(max(0.0, start + len(self._futures) / self._rate_qps - time.monotonic()))
 
+    def answered(self) -> int:
+        """How many have been answered so far."""
+        return sum(isinstance(x.result(), Answer) for x in list(self._futures) if x.done())
+
     def met(self, last: int = 40) -> bool:
         """Whether the last queries that have an outcome were all answered within their SLO."""
         known = [x.result() for x in list(self._futures) if x.done()][-last:]

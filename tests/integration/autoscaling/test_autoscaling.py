@@ -25,13 +25,13 @@ def test_load_brings_the_cheapest_machines_that_meet_its_slo_and_its_end_sends_t
     with Load(trial.system, TARGET, 20.0, latency_ms=400) as load:
         wait_for(load.met, limit_s=40)
         assert set(trial.types()) == {"cpu"}
+        wait_for(lambda: load.answered() >= 300)  # replicas that die sooner after their start count as broken
         (node, *_) = trial.workers()
         trial.kill(node)
         wait_for(lambda: node not in trial.workers(), limit_s=10)
         wait_for(lambda: bool(trial.ready("slow")), limit_s=30)
         wait_for(load.met, limit_s=30)
         assert set(trial.types()) == {"cpu"}
-    assert load.fates()["answered"] > 100
     assert set(load.fates()) <= FATES
     trial.wait_until_all_machines_are_gone()
     assert set(+asked_for(trial.actions())) == {"cpu"}
@@ -61,7 +61,7 @@ def test_a_type_that_cannot_be_had_is_replaced_by_the_next_best_and_tried_again(
     with Load(trial.system, TARGET, 20.0, latency_ms=400) as load:
         wait_for(load.met, limit_s=60)
         assert set(trial.types()) == {"neuron"}
-        assert "InsufficientInstanceCapacity" in str(trial.status()["machines"]["cpu"]["blocked"])
+        assert "start failed" in str(trial.status()["machines"]["cpu"]["blocked"])
         trial.cluster.launch()
         wait_for(lambda: set(trial.types()) == {"cpu"}, limit_s=90)
         wait_for(load.met, limit_s=20)

@@ -223,7 +223,8 @@ class TestFailures:
         assert failures.fresh([failed(), failed()]) == {"cpu": "no capacity"}
         assert failures.fresh([]) == {}
 
-    def test_a_failure_without_details_is_told_so(self) -> None:
+    @pytest.mark.parametrize("why", [None, ""])
+    def test_a_failure_without_details_tells_where_they_are(self, why: str | None) -> None:
         failures = Failures()
         failures.fresh([])
-        assert failures.fresh([failed("gpu", why=None)]) == {"gpu": "the provider did not say why"}
+        assert "monitor.log" in failures.fresh([failed("gpu", why=why)])["gpu"]
