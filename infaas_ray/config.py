@@ -53,6 +53,14 @@ class ClusterSettings(_Section):
     cpus: int | None = Field(
         default=None, ge=1, description="processors of the local cluster; all of them where not given"
     )
+    autoscaling_config: Path | None = Field(
+        default=None,
+        description="the file that Ray's autoscaler reads, for its limits; after `ray up` it is found by itself",
+    )
+    metadata_url: str | None = Field(
+        default=None, description="where workers look for notices of spot interruption; http://169.254.169.254 on EC2"
+    )
+    metadata_period_s: float = Field(default=5.0, gt=0, description="how often they look")
 
 
 class ShellSettings(_Section):

@@ -8,16 +8,20 @@ from infaas_ray.policy.routing import Catalog, Offer
 from infaas_ray.storage.metadata import Metadata
 
 
-def read_catalog(metadata: Metadata, worker_types: Iterable[WorkerType]) -> Catalog:
+def read_catalog(
+    metadata: Metadata, worker_types: Iterable[WorkerType], to_be_had: Iterable[WorkerType] = ()
+) -> Catalog:
     """The catalogue as routers and the autoscaler see it.
 
-    A variant costs what it costs on the cheapest of `worker_types` that can run it; one that none can run is left out.
+    A variant costs what it costs on the cheapest type that can run it, of the `worker_types` at hand and of those that
+    the cluster can start; one that none can run is left out.
     """
     revision = metadata.revision()
-    types = list(worker_types)
+    askable = {x.name: x for x in to_be_had}
+    types = [*worker_types, *askable.values()]
     offers: dict[str, Offer] = {}
     for variant, profile in metadata.variants(offered=True):
         price = min((x.usd_per_1k(variant, profile) for x in types), default=math.inf)
         if price < math.inf:
             offers[variant.name] = Offer(variant=variant, profile=profile, usd_per_1k=price)
-    return Catalog(revision=revision, architectures=metadata.architectures(), offers=offers)
+    return Catalog(revision=revision, worker_types=askable, architectures=metadata.architectures(), offers=offers)

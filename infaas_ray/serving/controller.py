@@ -12,10 +12,11 @@ import logging
 import os
 import time
 from collections.abc import Coroutine
-from typing import Any, BinaryIO
+from typing import Any, assert_never
+
+import ray
 
 from infaas_ray.config import Settings
-from infaas_ray.domain import WorkerType
 from infaas_ray.policy.autoscaler import Autoscaler
 from infaas_ray.policy.messages import (
     Action,
@@ -23,22 +24,28 @@ from infaas_ray.policy.messages import (
     DrainReplica,
     Event,
     LoadRequested,
+    PlanMade,
+    ReleaseWorker,
     ReplicaDrained,
     ReplicaFailed,
+    RequestWorkers,
+    SolvePlan,
     StartReplica,
     StopReplica,
     TrafficReported,
-    WorkerJoined,
-    WorkerLost,
+    WorkerInterrupted,
     WorkerReported,
 )
-from infaas_ray.policy.placement import BUSY_CPU_SHARE
-from infaas_ray.policy.replay import encode_header, encode_turn
+from infaas_ray.policy.planner.solve import solve
+from infaas_ray.policy.replay import encode_turn
 from infaas_ray.policy.rhythm import PUBLISHED_S, TURN_S
 from infaas_ray.policy.routing import Catalog, RoutingTable
 from infaas_ray.serving.catalog import read_catalog
+from infaas_ray.serving.cluster_file import limits_of, to_be_had
+from infaas_ray.serving.decision_log import open_log
+from infaas_ray.serving.machines import Machines
 from infaas_ray.serving.replica_actors import ReplicaActors
-from infaas_ray.serving.workers import Node, living_nodes, start_monitor
+from infaas_ray.serving.workers import Workers, start_monitor
 from infaas_ray.storage.metadata import Metadata
 
 _logger = logging.getLogger(__name__)
@@ -56,13 +63,17 @@ class Controller:
         self._replicas = ReplicaActors(settings, secret, self._report)
         self._secret = secret
         self._catalog = Catalog(revision=-1)
-        self._nodes: dict[str, Node] = {}
+        self._workers = Workers()
+        self._known_types = settings.worker_types()
+        limits = limits_of(settings)
+        self._types = to_be_had(settings, self._known_types, limits)
+        gcs = ray.get_runtime_context().gcs_address
+        self._machines = Machines(gcs, limits, self._autoscaler.fleet, self._report)
         self._events: list[Event] = []
         self._wake = asyncio.Event()
         self._table = RoutingTable()
         self._table_changed = asyncio.Event()
         self._routers: dict[str, dict[str, Any]] = {}
-        self._usage: dict[str, WorkerReported] = {}
         self._jobs: set[asyncio.Task[None]] = set()
         self._history: list[tuple[float, dict[str, int]]] = []
         self._closing = False
@@ -71,8 +82,10 @@ class Controller:
     async def _start(self) -> None:
         settings = self._settings
         settings.home.mkdir(parents=True, exist_ok=True)
-        self._log = _fresh_log(settings)
-        self._see_nodes()
+        self._log = open_log(settings)
+        if not settings.local:
+            await self._machines.start()
+        self._see_workers()
         self._see_catalog()
         await self._replicas.adopt()
         self._turn()  # before anybody listens: a router must not see a table without the replicas that live
@@ -98,8 +111,12 @@ class Controller:
 
     async def report_worker(self, report: WorkerReported) -> None:
         """A worker monitor's measurement."""
-        self._usage[report.worker] = report
+        self._workers.take(report)
         self._report(report)
+
+    async def report_interruption(self, worker: str, within_s: float) -> None:
+        """Somebody knows that a worker is taken away in so many seconds: its replicas move off."""
+        self._report(WorkerInterrupted(worker=worker, within_s=within_s))
 
     async def request_load(self, variant: str, within_s: float | None) -> None:
         """A router has a query for a variant that is not loaded."""
@@ -126,7 +143,7 @@ class Controller:
                 await asyncio.wait_for(self._wake.wait(), TURN_S)
             self._wake.clear()
             try:
-                self._see_nodes()
+                self._see_workers()
                 self._see_catalog()
                 self._turn()
                 self._tend_shells()
@@ -145,11 +162,9 @@ class Controller:
             self._spawn(self._perform(action))
 
     def _tend_shells(self) -> None:
-        if self._closing:
-            return
-        staying = [x for x in self._autoscaler.fleet.workers.values() if not x.leaving]
-        calm = {x.name: x.name in self._usage and x.cpu_share <= BUSY_CPU_SHARE for x in staying}
-        self._replicas.tend_shells(calm, time.monotonic())
+        if not self._closing:
+            staying = [x for x in self._autoscaler.fleet.workers.values() if not x.leaving]
+            self._replicas.tend_shells(self._workers.calm(staying), time.monotonic())
 
     def _publish(self, now: float) -> None:
         table = self._autoscaler.routing_table(now)
@@ -181,6 +196,14 @@ class Controller:
                     self._report(ReplicaDrained(replica=action.replica))
             case StopReplica():
                 await self._replicas.stop(action.replica)
+            case RequestWorkers():
+                await self._machines.request(action)
+            case ReleaseWorker():
+                await self._machines.release(action, self._settings.cluster.namespace)
+            case SolvePlan():
+                await self._solve(action)
+            case _:
+                assert_never(action)
 
     async def _start_replica(self, action: StartReplica) -> None:
         offer = self._catalog.offers.get(action.variant)
@@ -191,37 +214,34 @@ class Controller:
         architecture = self._catalog.architectures[offer.variant.architecture]
         await self._replicas.start(action, offer, architecture)
 
+    async def _solve(self, action: SolvePlan) -> None:
+        """Make a plan on a thread; what goes wrong is told, and the last plan stands."""
+        planner, started = self._settings.scaling.planner, time.monotonic()
+        plan, reason = None, ""
+        try:
+            plan = await asyncio.to_thread(solve, action.problem, planner.time_limit_s, planner.gap)
+        except Exception as error:
+            _logger.exception("no plan could be made")
+            reason = f"{type(error).__name__}: {error}"
+        took_s = time.monotonic() - started
+        self._report(PlanMade(number=action.number, plan=plan, took_s=took_s, reason=reason))
+
     # -- facts that are looked up
 
-    def _see_nodes(self) -> None:
-        nodes = {x.id: x for x in living_nodes()}
-        for node in nodes.values():
-            if node.id not in self._nodes:
-                self._report(
-                    WorkerJoined(
-                        worker=node.id,
-                        worker_type=node.worker_type,
-                        resources=node.resources,
-                        memory_bytes=node.memory_bytes,
-                    )
-                )
-                start_monitor(node.id, self._settings.cluster.namespace)
-        for gone in self._nodes.keys() - nodes.keys():
-            self._usage.pop(gone, None)
-            self._report(WorkerLost(worker=gone))
-        if {x.worker_type for x in nodes.values()} != {x.worker_type for x in self._nodes.values()}:
+    def _see_workers(self) -> None:
+        before, known = self._workers.types(), self._workers.nodes.keys()
+        for event in self._workers.look(self._machines.drained_by_others()):
+            self._report(event)
+        for node in self._workers.nodes.keys() - known:
+            start_monitor(node, self._settings.cluster)
+        if (self._workers.types() ^ before) - self._catalog.worker_types.keys():
             self._catalog = Catalog(revision=-1)  # prices depend on the types at hand
-        self._nodes = nodes
 
     def _see_catalog(self) -> None:
         if self._metadata.revision() != self._catalog.revision:
-            self._catalog = read_catalog(self._metadata, self._worker_types())
+            at_hand = self._workers.priced(self._known_types, self._settings.prices.usd_per_cpu_hour)
+            self._catalog = read_catalog(self._metadata, at_hand, self._types)
             self._report(CatalogChanged(catalog=self._catalog))
-
-    def _worker_types(self) -> list[WorkerType]:
-        known = self._settings.worker_types()
-        per_cpu_hour = self._settings.prices.usd_per_cpu_hour
-        return [known.get(x.worker_type) or x.priced_by_cpu(per_cpu_hour) for x in self._nodes.values()]
 
     # -- what people ask
 
@@ -238,7 +258,8 @@ class Controller:
             "table_version": self._table.version,
             "revision": self._catalog.revision,
             "variants": len(self._catalog.offers),
-            "workers": [self._worker_status(x) for x in self._nodes.values()],
+            "workers": self._workers.status(self._replicas.shells),
+            "machines": self._machines.status(),
             "replicas": [
                 {
                     "replica": x.id,
@@ -259,17 +280,6 @@ class Controller:
             "decision_log": self._log.name,
         }
 
-    def _worker_status(self, node: Node) -> dict[str, Any]:
-        usage = self._usage.get(node.id)
-        return {
-            "worker": node.id,
-            "type": node.worker_type,
-            "resources": node.resources,
-            "cpu_share": usage.cpu_share if usage else None,
-            "memory_share": usage.memory_share if usage else None,
-            "shells": self._replicas.shells(node.id),
-        }
-
     async def catalog(self) -> Catalog:
         """What is offered now, with its prices."""
         return self._catalog
@@ -282,16 +292,7 @@ class Controller:
         """Stop scaling, let every replica finish, and end them."""
         self._closing = True
         self._wake.set()
+        await self._machines.close()
         await self._replicas.close()
         self._log.close()
         self._metadata.close()
-
-
-def _fresh_log(settings: Settings) -> BinaryIO:
-    """A decision log for this controller's life; that of the life before is kept beside it."""
-    path = settings.home / "decisions.jsonl"
-    if path.exists():
-        path.replace(path.with_suffix(".old.jsonl"))
-    log = path.open("wb")
-    log.write(encode_header(settings.scaling, time.time() - time.monotonic()) + b"\n")
-    return log

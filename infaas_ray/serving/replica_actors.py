@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import Callable, Coroutine, Mapping
+from math import floor
 from typing import Any
 
 import ray
@@ -41,10 +42,13 @@ _ANSWER_LIMIT_S = 10.0
 
 
 def resources_of(hardware: HardwareKind, amount: float) -> dict[str, Any]:
-    """The amount of the main resource of that hardware, as Ray's options of an actor."""
+    """The amount of the main resource of that hardware, as Ray's options of an actor.
+
+    Ray counts in ten thousandths and rounds to the nearest, by which seven sevenths of a GPU would be more than one.
+    """
     match hardware:
         case HardwareKind.GPU:
-            return {"num_cpus": 0, "num_gpus": amount}
+            return {"num_cpus": 0, "num_gpus": floor(amount * 10_000 + 1e-6) / 10_000}
         case HardwareKind.NEURON:
             return {"num_cpus": 0, "resources": {"neuron_cores": amount}}
         case HardwareKind.CPU:

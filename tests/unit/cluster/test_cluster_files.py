@@ -108,7 +108,13 @@ def test_the_environment_is_that_of_a_local_system() -> None:
     text = (CLUSTER / "environment.sh").read_text()
     found = dict(x.split("=", 1) for line in text.splitlines() if "export RAY" in line for x in line.split()[1:])
     wanted = {name: value for name, value in _environment("").items() if name != "RAY_AUTH_TOKEN"}
-    assert found == wanted | {"RAY_enable_autoscaler_v2": "1"}
+    assert found == wanted | {
+        "RAY_enable_autoscaler_v2": "1",
+        "RAY_health_check_period_ms": "1000",
+        "RAY_health_check_timeout_ms": "3000",
+        "RAY_health_check_failure_threshold": "4",
+        "RAY_AUTOSCALER_PENDING_NODE_IDLE_TIMEOUT_S": "60",
+    }
 
 
 # -- KubeRay: its types as far as ours go; what they do not name is an error

@@ -1,0 +1,56 @@
+"""What our calls of Ray's autoscaler do on a real one, without a system on the cluster."""
+
+from collections import Counter
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from infaas_ray.serving.machines import drain_worker, observe, request_workers
+from infaas_ray.serving.workers import living_nodes
+from tests.integration.autoscaling.cluster import Cluster
+from tests.integration.conftest import wait_for
+
+
+def here() -> dict[str, str]:
+    return {x.id: x.worker_type for x in living_nodes()}
+
+
+def test_each_type_comes_by_its_name_and_a_drained_worker_is_replaced_while_it_still_answers(cluster: Cluster) -> None:
+    request_workers(cluster.address, {"cpu": 1, "neuron": 1})
+    wait_for(lambda: Counter(here().values()) == {"cpu": 1, "neuron": 1}, limit_s=40)
+    assert observe(cluster.address).asked == {"cpu": 1, "neuron": 1}
+    (old,) = [name for name, kind in here().items() if kind == "cpu"]
+
+    @ray.remote(num_cpus=0, max_restarts=0)
+    class Busy:
+        def answer(self) -> int:
+            return 1
+
+    busy = Busy.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node_id=old, soft=False)).remote()
+    assert ray.get(busy.answer.remote()) == 1
+    assert drain_worker(cluster.address, old) == (True, "")
+    assert 50 < observe(cluster.address).draining[old] <= 60
+    wait_for(lambda: Counter(here().values()) == {"cpu": 2, "neuron": 1}, limit_s=40)
+    assert ray.get(busy.answer.remote()) == 1
+    ray.kill(busy)
+    wait_for(lambda: old not in here())
+    request_workers(cluster.address, {})
+    for worker in here():
+        assert drain_worker(cluster.address, worker) == (True, "")
+    wait_for(lambda: here() == {})
+
+
+def test_a_launch_that_fails_is_listed_and_a_boot_that_never_ends_is_ended_when_it_is_not_wanted(
+    cluster: Cluster,
+) -> None:
+    before = len(observe(cluster.address).failed)
+    cluster.launch(gpu="fails")
+    request_workers(cluster.address, {"gpu": 1})
+    wait_for(lambda: len(observe(cluster.address).failed) > before)
+    assert observe(cluster.address).failed[-1].ray_node_type_name == "gpu"
+    cluster.launch(gpu="hangs")
+    wait_for(lambda: observe(cluster.address).pending == {"gpu": 1})
+    request_workers(cluster.address, {})
+    wait_for(lambda: observe(cluster.address).pending == {})
+    cluster.launch()
+    assert here() == {}
