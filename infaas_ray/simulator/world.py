@@ -81,6 +81,7 @@ class World:
             if kind.target not in targets:
                 raise UnknownTarget(one_of("target", kind.target, [x for x in targets if "@" not in x]))
         self._catalog = catalog
+        self.prices = {name: x.usd_per_hour for name, x in catalog.worker_types.items()}
         self._settings = settings or WorldSettings()
         self._duration_s = duration_s
         self._solve = solve

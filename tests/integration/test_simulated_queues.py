@@ -1,0 +1,75 @@
+"""The simulator against queues whose mean waits are known exactly. Long runs, a fixed seed, 2 % of tolerance."""
+
+from collections.abc import Iterator
+from math import factorial
+
+import pytest
+
+from infaas_ray.domain import SLO
+from infaas_ray.policy.autoscaler import ScalingSettings
+from infaas_ray.policy.routing import Offer
+from infaas_ray.simulator.jitter import ProfiledTimes
+from infaas_ray.simulator.meter import Meter
+from infaas_ray.simulator.workload import Poisson, QueryKind
+from infaas_ray.simulator.world import MakeTimes
+from tests.unit.policy.builders import offer
+from tests.unit.simulator.worlds import worker_type, world
+
+SERVICE_S = 0.01
+QUERIES = 150_000
+
+
+class ExponentialTimes:
+    """Service times without memory."""
+
+    def __init__(self, _offer: Offer, draws: Iterator[float]) -> None:
+        self._draws = draws
+
+    def draw(self, rows: int) -> float:
+        # Half the sum of two squared normal draws is an exponential one.
+        return SERVICE_S * (next(self._draws) ** 2 + next(self._draws) ** 2) / 2
+
+
+def run(load: float, servers: int = 1, replicas: int = 1, times: MakeTimes = ProfiledTimes) -> Meter:
+    """Queries one at a time, by `servers` processors of which each is busy for the share `load`."""
+    rate_qps = load * servers / SERVICE_S
+    duration_s = QUERIES / rate_qps
+    made = world(
+        offer("net", p99_ms=((1, SERVICE_S * 1e3),), median=1.0, rate_qps=1 / SERVICE_S, batch_limit=1, memory_bytes=1),
+        workload=Poisson(kinds=(QueryKind("net", SLO()),), rate_qps=rate_qps, duration_s=duration_s),
+        types=[worker_type(resources={"CPU": float(servers)})],
+        scaling=ScalingSettings(strategy="static", keep_warm={"net": replicas}, oversubscription=1e3),
+        duration_s=duration_s,
+        warmup_s=10.0,
+        times=times,
+    )
+    return made.run()
+
+
+@pytest.mark.parametrize("load", [0.5, 0.75])
+def test_constant_times(load: float) -> None:
+    """M/D/1: the mean wait is `load / 2 (1 - load)` service times (Pollaczek and Khinchine)."""
+    meter = run(load)
+    assert meter.queue_s / meter.latency.count == pytest.approx(SERVICE_S * load / (2 * (1 - load)), rel=0.02)
+
+
+def test_exponential_times() -> None:
+    """M/M/1: the mean wait is `load / (1 - load)` service times."""
+    meter = run(0.6, times=ExponentialTimes)
+    assert meter.queue_s / meter.latency.count == pytest.approx(SERVICE_S * 0.6 / 0.4, rel=0.02)
+
+
+@pytest.mark.parametrize(("servers", "load"), [(2, 0.75), (4, 0.75)])
+def test_several_servers(servers: int, load: float) -> None:
+    """M/M/c: the mean wait follows from the probability that all servers are busy (Erlang).
+
+    So many replicas share `servers` processors that every query runs at once; their number then is a birth and death
+    process with the rates of M/M/c, so the mean time beyond the service is its mean wait.
+    """
+    meter = run(load, servers, replicas=50, times=ExponentialTimes)
+    offered = load * servers
+    full = offered**servers / factorial(servers) / (1 - load)
+    all_busy = full / (sum(offered**k / factorial(k) for k in range(servers)) + full)
+    expected_s = all_busy * SERVICE_S / (servers * (1 - load))
+    assert meter.latency.mean_s is not None
+    assert meter.latency.mean_s - SERVICE_S == pytest.approx(expected_s, rel=0.02)
