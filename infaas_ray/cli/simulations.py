@@ -8,6 +8,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from infaas_ray.cli.command import command, err, out, show, table
 from infaas_ray.config import Settings
+from infaas_ray.simulator.fluid import FluidBound
 from infaas_ray.simulator.page import write_page
 from infaas_ray.simulator.report import RunResult, to_json
 from infaas_ray.simulator.scenario import Scenario, read_scenario, run_scenario
@@ -38,9 +39,10 @@ def simulate(
     started = perf_counter()
     runs = _run(scenario, chosen)
     took_s = perf_counter() - started
+    bounds = {seed: scenario.bound(seed) for seed in scenario.seeds}
     if html is not None:
-        write_page(html, f"{file.stem}: {', '.join(chosen)}", runs)
-    show(as_json, to_json(runs), lambda: _tell(runs, took_s, html))
+        write_page(html, f"{file.stem}: {', '.join(chosen)}", runs, bounds)
+    show(as_json, to_json(runs, bounds), lambda: _tell(runs, bounds, took_s, html))
 
 
 def _run(scenario: Scenario, chosen: list[str]) -> list[RunResult]:
@@ -58,8 +60,8 @@ def _run(scenario: Scenario, chosen: list[str]) -> list[RunResult]:
         )
 
 
-def _tell(runs: list[RunResult], took_s: float, html: Path | None) -> None:
-    rows = overview(runs)
+def _tell(runs: list[RunResult], bounds: dict[int, FluidBound], took_s: float, html: Path | None) -> None:
+    rows = overview(runs, bounds)
     table("Strategies", list(rows[0]), rows[1:])
     others = differences(runs)
     if len(others) > 1:

@@ -308,7 +308,7 @@ def quickest(
     """
     best, who = inf, ""
     rate, limit, latency_s, least_s = candidate.rate_qps, candidate.batch_limit, candidate.latency_s, candidate.least_s
-    alone = latency_s(rows)
+    known, alone = latency_s.known, latency_s(rows)
     for replica in candidate.replicas:
         load = loads.get(replica, IDLE)
         queued = load.rows_in_flight + load.rows_elsewhere
@@ -321,7 +321,7 @@ def quickest(
             batch = queued + rows
             if batch > limit:
                 batch = max(limit, rows)
-            expected = ahead + latency_s(batch) * load.slowdown
+            expected = ahead + (known.get(batch) or latency_s(batch)) * load.slowdown
         else:
             expected = alone * load.slowdown
         if expected < best:

@@ -1,12 +1,13 @@
 """A page about simulated runs: one HTML file, with its plots inside. Needs the extra `picture`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from infaas_ray.errors import MissingExtra
+from infaas_ray.simulator.fluid import FluidBound
 from infaas_ray.simulator.report import KindResult, RunResult, Series
 from infaas_ray.simulator.tables import Row, overview
 
@@ -20,13 +21,13 @@ svg { width: 100%; height: auto; }
 """
 
 
-def write_page(path: Path, title: str, runs: Sequence[RunResult]) -> None:
+def write_page(path: Path, title: str, runs: Sequence[RunResult], bounds: Mapping[int, FluidBound]) -> None:
     """Write the page. Raises MissingExtra without matplotlib."""
     first_of = {x.strategy: x for x in reversed(runs)}  # the first seed of each strategy is drawn
     shown = [first_of[name] for name in dict.fromkeys(x.strategy for x in runs)]
-    parts = [f"<h1>{escape(title)}</h1>", _table(overview(runs))]
+    parts = [f"<h1>{escape(title)}</h1>", _table(overview(runs, bounds))]
     parts.append(f"<h2>Over time (seed {shown[0].seed})</h2>")
-    parts.append(_drawn(shown))
+    parts.append(_drawn(shown, bounds))
     parts += [f"<h2>{escape(run.strategy)}</h2>{_kinds(run)}" for run in shown]
     page = (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>'
@@ -63,7 +64,7 @@ def _kind(kind: KindResult) -> Row:
     )
 
 
-def _drawn(runs: Sequence[RunResult]) -> str:
+def _drawn(runs: Sequence[RunResult], bounds: Mapping[int, FluidBound]) -> str:
     """Arrivals and answers in time, machines, money and replicas over time, one column per strategy, as SVG."""
     try:
         import matplotlib as mpl
@@ -76,7 +77,7 @@ def _drawn(runs: Sequence[RunResult]) -> str:
         4, len(runs), figsize=(6.0 * len(runs), 9.0), layout="constrained", squeeze=False, sharex=True, sharey="row"
     )
     for column, run in enumerate(runs):
-        _column([grid[row][column] for row in range(4)], run.series, run.strategy)
+        _column([grid[row][column] for row in range(4)], run.series, run.strategy, bounds.get(run.seed))
     text = StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None})
     plt.close(figure)
@@ -84,7 +85,7 @@ def _drawn(runs: Sequence[RunResult]) -> str:
     return drawn[drawn.index("<svg") :]
 
 
-def _column(axes: Sequence[Any], series: Series, title: str) -> None:
+def _column(axes: Sequence[Any], series: Series, title: str, bound: FluidBound | None) -> None:
     bins = range(len(series.arrived))
     times = [(series.from_s + (x + 0.5) * series.bin_s) / 60 for x in bins]
     rates, machines, money, replicas = axes
@@ -96,6 +97,10 @@ def _column(axes: Sequence[Any], series: Series, title: str) -> None:
         machines.stackplot(times, list(series.machines.values()), labels=list(series.machines), step="mid", alpha=0.8)
     machines.set_ylabel("machines")
     money.plot(times, series.usd_per_hour, color="C3", drawstyle="steps-mid")
+    if bound is not None:
+        windows = [(series.from_s + (x + 0.5) * bound.window_s) / 60 for x in range(len(bound.usd_per_hour))]
+        money.plot(windows, bound.usd_per_hour, color="0.4", drawstyle="steps-mid", label="fluid bound")
+        money.legend(fontsize=8)
     money.set_ylabel("US dollars / h")
     replicas.plot(times, series.replicas, color="C2", drawstyle="steps-mid")
     replicas.set(ylabel="replicas ready", xlabel="minutes")

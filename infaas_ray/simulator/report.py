@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 from scipy.stats import t
 
+from infaas_ray.simulator.fluid import FluidBound
 from infaas_ray.simulator.meter import Tally
 from infaas_ray.simulator.world import World
 
@@ -212,7 +213,7 @@ def summarize(runs: Sequence[RunResult]) -> list[Summary]:
             strategy=name,
             seeds=[x.seed for x in found],
             figures={
-                figure: _figure(values)
+                figure: mean_of(values)
                 for figure in FIGURES
                 if (values := [float(v) for x in found if (v := getattr(x, figure)) is not None])
             },
@@ -221,7 +222,8 @@ def summarize(runs: Sequence[RunResult]) -> list[Summary]:
     ]
 
 
-def _figure(values: Sequence[float]) -> Figure:
+def mean_of(values: Sequence[float]) -> Figure:
+    """The mean of at least one independent run."""
     if len(values) < 2:
         return Figure(mean=values[0], half_width=None)
     half = float(t.ppf(0.975, len(values) - 1)) * stdev(values) / sqrt(len(values))
@@ -251,16 +253,16 @@ def pair(runs: Sequence[RunResult], figures: Sequence[str] = FIGURES) -> list[Pa
             both = [(getattr(a, figure), getattr(b, figure)) for a, b in pairs]
             values = [float(a) - float(b) for a, b in both if a is not None and b is not None]
             if values:
-                differences[figure] = _figure(values)
+                differences[figure] = mean_of(values)
         found.append(Paired(strategy=name, baseline=names[0], differences=differences))
     return found
 
 
-def to_json(runs: Sequence[RunResult], more: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """All of it, as JSON takes it."""
+def to_json(runs: Sequence[RunResult], bounds: Mapping[int, FluidBound]) -> dict[str, Any]:
+    """All of it, as JSON takes it; `bounds` by seed."""
     return {
         "summaries": msgspec.to_builtins(summarize(runs)),
         "paired": msgspec.to_builtins(pair(runs)),
         "runs": msgspec.to_builtins(list(runs)),
-        **(more or {}),
+        "fluid_bounds": {str(seed): msgspec.to_builtins(x) for seed, x in bounds.items()},
     }

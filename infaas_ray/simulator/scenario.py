@@ -25,11 +25,12 @@ from infaas_ray.policy.planner.solve import solve
 from infaas_ray.policy.routing import Catalog
 from infaas_ray.policy.scaling.settings import ScalingSettings
 from infaas_ray.simulator.catalogues import load_catalogue
+from infaas_ray.simulator.fluid import FluidBound, fluid_bound
 from infaas_ray.simulator.report import RunResult, result_of
 from infaas_ray.simulator.settings import WorldSettings
 from infaas_ray.simulator.workload import Workload
 from infaas_ray.simulator.workload_file import read_workload
-from infaas_ray.simulator.world import World
+from infaas_ray.simulator.world import World, arrivals_rng
 
 Progress = Callable[[str, int, float], None]  # strategy, seed, share of the run that is done
 
@@ -70,6 +71,12 @@ class Scenario:
     def with_seeds(self, seeds: Sequence[int]) -> "Scenario":
         """The same with other seeds."""
         return replace(self, seeds=tuple(seeds))
+
+    def bound(self, seed: int) -> FluidBound:
+        """The least that serving everything costs that arrives under that seed, within the time that counts."""
+        return fluid_bound(
+            self.catalog, self.workload, arrivals_rng(seed), until_s=self.duration_s, from_s=self.warmup_s
+        )
 
     def make(self, strategy: str, seed: int, log: Callable[[bytes], None] | None = None) -> World:
         """The world of one run."""

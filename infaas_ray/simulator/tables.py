@@ -1,21 +1,36 @@
 """Results as tables of texts, for terminals and pages alike."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from infaas_ray.simulator.report import Figure, RunResult, Summary, pair, summarize
+from infaas_ray.simulator.fluid import FluidBound
+from infaas_ray.simulator.report import Figure, RunResult, Summary, mean_of, pair, summarize
 
 Row = tuple[str, ...]
 
 _PLUS_MINUS = "\u00b1"
 
 
-def overview(runs: Sequence[RunResult]) -> list[Row]:
-    """One row per strategy, means over its seeds, with half the width of the 95 % confidence interval."""
+def overview(runs: Sequence[RunResult], bounds: Mapping[int, FluidBound]) -> list[Row]:
+    """One row per strategy, means over its seeds, with half the width of the 95 % confidence interval.
+
+    The last row is the fluid bound, for serving everything; `bounds` by seed.
+    """
     head = (
         *("strategy", "SLO met", "eff. accuracy", "USD", "USD / 1k met", "p50 ms", "p99 ms", "p99.9 ms"),
         *("queries", "late", "refused", "expired", "starts", "loads"),
     )
-    return [head, *(_row(x) for x in summarize(runs))]
+    return [head, *(_row(x) for x in summarize(runs)), *_bound(list(bounds.values()))]
+
+
+def _bound(bounds: Sequence[FluidBound]) -> list[Row]:
+    if not bounds:
+        return []
+    usd = said(mean_of([x.usd for x in bounds]), 1, 4)
+    per_1k = [x.usd_per_1k for x in bounds if x.usd_per_1k is not None]
+    queries = said(mean_of([float(x.queries) for x in bounds]), 1, 0)
+    return [
+        ("fluid bound", "", "", usd, said(mean_of(per_1k) if per_1k else None, 1, 5), "", "", "", queries, *[""] * 5)
+    ]
 
 
 def _row(summary: Summary) -> Row:
