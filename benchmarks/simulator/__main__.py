@@ -87,9 +87,10 @@ def main() -> None:
     run(options.queries // 10, options.workers, options.rate_qps)
     small_mib = peak_mib()
     result, wall_s, cpu_s = run(options.queries, options.workers, options.rate_qps)
+    each_us = 1e6 * cpu_s / result.arrived
     print(
         f"{result.arrived:,} queries, {result.slo_attainment:.2%} within their SLO, {result.starts} starts, "
-        f"{result.usd:.2f} USD; {wall_s:.1f} s, {cpu_s:.1f} s of one core, {1e6 * cpu_s / result.arrived:.1f} us a query"
+        f"{result.usd:.2f} USD; {wall_s:.1f} s, {cpu_s:.1f} s of one core, {each_us:.1f} us a query"
     )
     print(f"peak memory {small_mib:.0f} MiB after a tenth of them, {peak_mib():.0f} MiB after all")
     found = {"queries": result.arrived, "wall_s": round(wall_s, 1), "cpu_s": round(cpu_s, 1)}

@@ -1,4 +1,7 @@
-"""The simulator against queues whose mean waits are known exactly. Long runs, a fixed seed, 2 % of tolerance."""
+"""The simulator against queues whose mean waits are known exactly. Long runs, a fixed seed, 2 % of tolerance.
+
+The loads are such that 2 % are at least two standard errors of a run.
+"""
 
 from collections.abc import Iterator
 from math import factorial
@@ -16,18 +19,22 @@ from tests.unit.policy.builders import offer
 from tests.unit.simulator.worlds import worker_type, world
 
 SERVICE_S = 0.01
-QUERIES = 150_000
+QUERIES = 250_000
 
 
 class ExponentialTimes:
-    """Service times without memory."""
+    """Service times without memory; `drawn_s` adds them up."""
+
+    drawn_s = 0.0
 
     def __init__(self, _offer: Offer, draws: Iterator[float]) -> None:
         self._draws = draws
 
     def draw(self, rows: int) -> float:
         # Half the sum of two squared normal draws is an exponential one.
-        return SERVICE_S * (next(self._draws) ** 2 + next(self._draws) ** 2) / 2
+        seconds = SERVICE_S * (next(self._draws) ** 2 + next(self._draws) ** 2) / 2
+        ExponentialTimes.drawn_s += seconds
+        return seconds
 
 
 def run(load: float, servers: int = 1, replicas: int = 1, times: MakeTimes = ProfiledTimes) -> Meter:
@@ -37,39 +44,39 @@ def run(load: float, servers: int = 1, replicas: int = 1, times: MakeTimes = Pro
     made = world(
         offer("net", p99_ms=((1, SERVICE_S * 1e3),), median=1.0, rate_qps=1 / SERVICE_S, batch_limit=1, memory_bytes=1),
         workload=Poisson(kinds=(QueryKind("net", SLO()),), rate_qps=rate_qps, duration_s=duration_s),
-        types=[worker_type(resources={"CPU": float(servers)})],
-        scaling=ScalingSettings(strategy="static", keep_warm={"net": replicas}, oversubscription=1e3),
+        types=[worker_type(resources={"CPU": float(servers)}, max_workers=1)],
+        scaling=ScalingSettings(
+            strategy="static", keep_warm={"net": replicas}, oversubscription=1e3, max_replicas_per_variant=1000
+        ),
         duration_s=duration_s,
-        warmup_s=10.0,
         times=times,
     )
     return made.run()
 
 
-@pytest.mark.parametrize("load", [0.5, 0.75])
-def test_constant_times(load: float) -> None:
+def test_constant_times() -> None:
     """M/D/1: the mean wait is `load / 2 (1 - load)` service times (Pollaczek and Khinchine)."""
-    meter = run(load)
-    assert meter.queue_s / meter.latency.count == pytest.approx(SERVICE_S * load / (2 * (1 - load)), rel=0.02)
+    meter = run(0.5)
+    assert meter.queue_s / meter.latency.count == pytest.approx(SERVICE_S * 0.5, rel=0.02)
 
 
 def test_exponential_times() -> None:
     """M/M/1: the mean wait is `load / (1 - load)` service times."""
-    meter = run(0.6, times=ExponentialTimes)
-    assert meter.queue_s / meter.latency.count == pytest.approx(SERVICE_S * 0.6 / 0.4, rel=0.02)
+    meter = run(0.4, times=ExponentialTimes)
+    assert meter.queue_s / meter.latency.count == pytest.approx(SERVICE_S * 0.4 / 0.6, rel=0.02)
 
 
-@pytest.mark.parametrize(("servers", "load"), [(2, 0.75), (4, 0.75)])
+@pytest.mark.parametrize(("servers", "load"), [(2, 0.5), (4, 0.6)])
 def test_several_servers(servers: int, load: float) -> None:
     """M/M/c: the mean wait follows from the probability that all servers are busy (Erlang).
 
     So many replicas share `servers` processors that every query runs at once; their number then is a birth and death
     process with the rates of M/M/c, so the mean time beyond the service is its mean wait.
     """
+    ExponentialTimes.drawn_s = 0.0
     meter = run(load, servers, replicas=50, times=ExponentialTimes)
     offered = load * servers
     full = offered**servers / factorial(servers) / (1 - load)
     all_busy = full / (sum(offered**k / factorial(k) for k in range(servers)) + full)
-    expected_s = all_busy * SERVICE_S / (servers * (1 - load))
-    assert meter.latency.mean_s is not None
-    assert meter.latency.mean_s - SERVICE_S == pytest.approx(expected_s, rel=0.02)
+    beyond_s = (meter.latency.total_s - ExponentialTimes.drawn_s) / meter.latency.count
+    assert beyond_s == pytest.approx(all_busy * SERVICE_S / (servers * (1 - load)), rel=0.02)

@@ -1,6 +1,7 @@
 """The world around the live policies: what is computed by hand, what is conserved, what repeats."""
 
 import dataclasses
+import itertools
 
 import msgspec
 import pytest
@@ -10,7 +11,13 @@ from hypothesis import strategies as st
 from infaas_ray.domain import SLO, HardwareKind, OnMiss
 from infaas_ray.errors import InvalidInput, UnknownTarget
 from infaas_ray.policy.autoscaler import ScalingSettings
-from infaas_ray.policy.messages import PlanMade, ReleaseWorker, RequestWorkers, SolvePlan, StartReplica, WorkerLost
+from infaas_ray.policy.messages import (
+    PlanMade,
+    ReleaseWorker,
+    RequestWorkers,
+    SolvePlan,
+    StartReplica,
+)
 from infaas_ray.policy.planner.problem import Plan, PlanProblem, PlanType
 from infaas_ray.policy.replay import decode_turn, replay
 from infaas_ray.simulator.report import result_of
@@ -63,7 +70,7 @@ def test_interference_by_hand() -> None:
     made = world(
         offer("net", **STEADY),
         workload=Given((QueryKind("net", SLO()),), [(10.0, 0), (10.05, 0)]),
-        types=[worker_type(resources={"CPU": 1.0})],
+        types=[worker_type(resources={"CPU": 1.0}, max_workers=1)],
         scaling=two,
         duration_s=20.0,
     )
@@ -139,24 +146,6 @@ def test_what_the_provider_does_not_have_fails() -> None:
     made.engine.at(10.0, lambda _: made.provider.have({"cpu": 2}, lambda name: False))
     made.run()
     assert made.autoscaler.fleet.machines.blocks.reason("cpu", 30.0) is not None
-
-
-def test_a_worker_in_interruption_is_lost_after_its_notice() -> None:
-    spot = dataclasses.replace(CALM, interruptions_per_hour=3600.0, notice_s=5.0)
-    log: list[bytes] = []
-    made = world(
-        offer("net", **STEADY),
-        types=[worker_type(spot=True)],
-        scaling=PIN,
-        duration_s=60.0,
-        settings=spot,
-        log=log.append,
-    )
-    meter = made.run()
-    assert meter.counts["interruptions"] == 1
-    assert not made.provider.machines
-    lost = [turn.now for line in log[1:] for turn in [decode_turn(line)] for x in turn.events if type(x) is WorkerLost]
-    assert len(lost) == 1
 
 
 def test_plans_take_their_time_and_fail_in_words() -> None:
@@ -285,3 +274,21 @@ def test_a_counted_time_leaves_out_what_is_before_it() -> None:
     assert found.counted_s == 10.0
     assert 0 < found.arrived == sum(meter.arrived_in) < made.arrived == meter.left
     assert found.machine_hours["cpu"] == pytest.approx(10 / 3600)
+
+
+def test_waits_are_those_of_the_same_queue_computed_query_by_query() -> None:
+    arrivals = [10.0 + 0.12 * i - 0.1 * (i % 3) for i in range(400)]
+    one = {"p99_ms": ((1, 100.0),), "median": 1.0, "rate_qps": 10.0, "batch_limit": 1}
+    made = world(
+        offer("net", **one),
+        workload=Given((QueryKind("net", SLO()),), [(x, 0) for x in arrivals]),
+        scaling=PIN,
+        duration_s=100.0,
+    )
+    meter = made.run()
+    waits, wait = [0.0], 0.0
+    for before, after in itertools.pairwise(arrivals):
+        wait = max(0.0, wait + 0.1 - (after - before))  # Lindley's recursion
+        waits.append(wait)
+    assert meter.queue_s == pytest.approx(sum(waits))
+    assert meter.latency.mean_s == pytest.approx(0.1 + sum(waits) / len(waits))
