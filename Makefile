@@ -57,6 +57,9 @@ test-unit: setup  ## the quick tests: no Ray, no network, no model framework
 bench-selection: setup  ## how long a decision takes, with 100 and with 10,000 variants
 	$(BIN)/python -m benchmarks.selection $(BENCH_ARGS)
 
+bench-simulator: setup  ## a million queries over 100 workers: how long, and in how much memory
+	$(BIN)/python -m benchmarks.simulator $(BENCH_ARGS)
+
 bench-start: setup  ## how soon a replica that is not there yet answers, with shells and without
 	$(BIN)/python -m benchmarks.start $(BENCH_ARGS)
 

@@ -6,7 +6,7 @@ failed (the message says what would be right), 2 wrong usage.
 
 import click
 
-from infaas_ray.cli import insight, models, queries, system
+from infaas_ray.cli import insight, models, queries, simulations, system
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -20,5 +20,6 @@ for _command in (
     *(models.register, models.list_, models.variants, models.profile),
     *(queries.query, queries.explain),
     *(insight.events, insight.replay, insight.cost),
+    simulations.simulate,
 ):
     main.add_command(_command)

@@ -59,7 +59,10 @@ class Condition(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """One variant as selection sees it. `start_s`: seconds until a first replica, from the making of the table."""
+    """One variant as selection sees it.
+
+    `start_s`: seconds until a first replica, from the making of the table. No batch takes less than `least_s`.
+    """
 
     name: str
     accuracy: float
@@ -67,6 +70,7 @@ class Candidate:
     batch_limit: int
     rate_qps: float
     latency_s: LatencyCurve
+    least_s: float
     order: tuple[float, float, str]  # price, latency, name: the cheapest variant comes first
     replicas: tuple[str, ...]
     start_s: float
@@ -244,6 +248,7 @@ class SelectionIndex:
             batch_limit=offer.variant.batch_limit,
             rate_qps=offer.profile.saturation_qps,
             latency_s=curve,
+            least_s=min(x.p99_s for x in offer.profile.latencies),
             order=(offer.usd_per_1k, curve(1), name),
             replicas=tuple(self._replicas.get(name, ())),
             start_s=offer.profile.load_s + self.table.start_overhead_s if eta is None else eta,
@@ -307,10 +312,29 @@ def condition(candidate: Candidate, load: ReplicaLoad) -> Condition:
 def quickest(
     candidate: Candidate, rows: int, loads: Mapping[str, ReplicaLoad], offline: bool = False
 ) -> tuple[float, str]:
-    """The least expected finish among the ready replicas and whose it is; (inf, "") where all queues are full."""
+    """The least `finish_s` among the ready replicas and whose it is; (inf, "") where all queues are full.
+
+    Most of a decision's time is spent here, so the estimate is written out, and a replica that cannot beat another one,
+    however little its own batch takes, is passed over.
+    """
     best, who = inf, ""
+    rate, limit, latency_s, least_s = candidate.rate_qps, candidate.batch_limit, candidate.latency_s, candidate.least_s
+    known, alone = latency_s.known, latency_s(rows)
     for replica in candidate.replicas:
-        expected = finish_s(candidate, rows, loads.get(replica, IDLE), offline)
+        load = loads.get(replica, IDLE)
+        queued = load.rows_in_flight + load.rows_elsewhere
+        if offline:
+            queued += load.rows_offline
+        if queued:
+            ahead = queued / rate * load.slowdown
+            if ahead + least_s * load.slowdown >= best or ahead > MAX_QUEUE_S:
+                continue
+            batch = queued + rows
+            if batch > limit:
+                batch = max(limit, rows)
+            expected = ahead + (known.get(batch) or latency_s(batch)) * load.slowdown
+        else:
+            expected = alone * load.slowdown
         if expected < best:
             best, who = expected, replica
     return best, who

@@ -42,14 +42,19 @@ class Reject:
 
     `permanent`: no variant can ever meet the SLO, and `nearest` holds the closest one that could be met. Otherwise
     it may succeed after `retry_after_s`, sooner if the variant `load` is loaded meanwhile. `tell` puts the refusal
-    into words, which costs more than the decision: call it when somebody listens, and before loads change.
+    into words. Both cost more than the decision: ask when somebody listens, and before loads change.
     """
 
     permanent: bool
     tell: Callable[[], Refusal]
-    retry_after_s: float = 0.0
+    retry: Callable[[], float] = float
     load: str | None = None
     wanted: str | None = None
+
+    @property
+    def retry_after_s(self) -> float:
+        """Seconds after which the query may succeed; 0 where it never will."""
+        return self.retry()
 
 
 def allowed(candidate: Candidate, ask: Ask) -> bool:
@@ -65,11 +70,11 @@ def refuse(short: Shortlist, ask: Ask, slo: SLO, loads: Mapping[str, ReplicaLoad
     """The refusal of a query that no candidate can take; `wanted` as selection found it."""
     if not _hopeful(short, ask):
         return Reject(permanent=True, tell=partial(_never, short, ask, slo, loads))
-    retry = _retry_after_s(short, ask, loads, wanted)
+    retry = partial(_retry_after_s, short, ask, loads, wanted)
     return Reject(
         permanent=False,
         tell=partial(_not_now, short, ask, slo, loads, wanted, retry),
-        retry_after_s=retry,
+        retry=retry,
         load=wanted.name if wanted and not wanted.replicas else None,
         wanted=wanted.name if wanted else None,
     )
@@ -105,14 +110,19 @@ def _never(short: Shortlist, ask: Ask, slo: SLO, loads: Mapping[str, ReplicaLoad
 
 
 def _not_now(
-    short: Shortlist, ask: Ask, slo: SLO, loads: Mapping[str, ReplicaLoad], wanted: Candidate | None, retry_s: float
+    short: Shortlist,
+    ask: Ask,
+    slo: SLO,
+    loads: Mapping[str, ReplicaLoad],
+    wanted: Candidate | None,
+    retry: Callable[[], float],
 ) -> Refusal:
     first = wanted or next(x for x in short.every if not x.broken and allowed(x, ask))
     asked = _asked(ask, slo)
     able = f"can meet {asked}" if asked else "can take it"
     because = f"{first.name}: {why_not(first, ask, loads)}"
     return Refusal(
-        message=f"no replica of {ask.target!r} {able} now: {because}; try again in {duration(retry_s)}",
+        message=f"no replica of {ask.target!r} {able} now: {because}; try again in {duration(retry())}",
         reasons=_reasons(short, ask, loads),
     )
 

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Sequence
 from math import exp, log
 
-from infaas_ray.domain import WorkerType
 from infaas_ray.simulator.flights import Flight, Kind
 
 _SHORTEST_S = 1e-6
@@ -129,13 +128,6 @@ class Meter:
         self.left += 1
         if self.from_s <= flight.arrived_s < self.until_s:
             self.tallies[flight.kind.number].expired += 1
-
-    # ---- machines
-
-    def machine_usd(self, types: Sequence[WorkerType]) -> dict[str, float]:
-        """What the machines of each type cost."""
-        prices = {x.name: x.usd_per_hour for x in types}
-        return {name: hours * prices[name] for name, hours in self.machines.hours().items()}
 
 
 class Levels:

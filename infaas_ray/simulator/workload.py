@@ -17,7 +17,7 @@ from infaas_ray.errors import InvalidInput
 _CHUNK = 8192
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class QueryKind:
     """What many arrivals have in common: `target` and `slo` as a query names them, `rows` in its batch."""
 

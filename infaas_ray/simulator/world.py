@@ -53,6 +53,15 @@ _STUCK_S = 3600.0  # a query that has not left so long after the last arrival ne
 _WORKLOAD, _BATCHES, _WAYS, _STARTS, _PROVIDER = range(5)  # each has random numbers of its own
 
 
+def arrivals_rng(seed: int) -> np.random.Generator:
+    """The generator from which the arrivals of a run with that seed are drawn."""
+    return _rng(seed, _WORKLOAD)
+
+
+def _rng(seed: int, use: int) -> np.random.Generator:
+    return np.random.default_rng([seed, use])
+
+
 class World:
     """One run. `solve` makes plans for strategies that ask for them; `times` says how long batches take alone.
 
@@ -81,13 +90,14 @@ class World:
             if kind.target not in targets:
                 raise UnknownTarget(one_of("target", kind.target, [x for x in targets if "@" not in x]))
         self._catalog = catalog
+        self.prices = {name: x.usd_per_hour for name, x in catalog.worker_types.items()}
         self._settings = settings or WorldSettings()
         self._duration_s = duration_s
         self._solve = solve
         self._make_times = times
         self._times: dict[str, BatchTimes] = {}
         self._workload = workload
-        self._random = [np.random.default_rng([seed, x]) for x in range(5)]
+        self._random = [_rng(seed, x) for x in range(5)]
         self._draws = normals(self._random[_BATCHES])
         self._ways = exponentials(self._random[_WAYS])
         self._replicas: dict[str, Replica] = {}

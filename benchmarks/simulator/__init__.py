@@ -1,0 +1,1 @@
+"""How fast the simulator is, and whether its memory grows with the number of queries. See README.md."""

@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+
+from infaas_ray.domain import SLO, HardwareKind
+from infaas_ray.policy.routing import Catalog
+from infaas_ray.simulator.fluid import FluidBound, fluid_bound
+from infaas_ray.simulator.workload import QueryKind
+from tests.unit.policy.builders import offer
+from tests.unit.simulator.worlds import Given, catalog_with, worker_type
+
+CPU = worker_type("cpu", resources={"CPU": 4.0}, usd_per_hour=1.0)
+GPU = worker_type("gpu", resources={"CPU": 4.0, "GPU": 1.0}, usd_per_hour=5.0)
+# One row takes 100 ms, eight 400 ms: 10 rows a second alone, 20 in full batches.
+SLOW = {"p99_ms": ((1, 100.0), (8, 400.0)), "median": 1.0}
+
+
+def bound(catalog: Catalog, slo: SLO, rate_qps: float, duration_s: float = 120.0, rows: int = 1) -> FluidBound:
+    times = [(x / rate_qps, 0) for x in range(int(duration_s * rate_qps))]
+    workload = Given((QueryKind("classification:digits", slo, rows),), times)
+    return fluid_bound(catalog, workload, np.random.default_rng(1), until_s=duration_s)
+
+
+def test_batches_are_as_large_as_the_bound_allows() -> None:
+    catalog = catalog_with(offer("net", **SLOW), types=[CPU])
+    # 100 rows a second are 5 processors in full batches, 10 one by one: 2 machines and 3.
+    assert bound(catalog, SLO(latency_s=0.5), 100.0).usd == pytest.approx(2 * 120 / 3600)
+    assert bound(catalog, SLO(latency_s=0.1), 100.0).usd == pytest.approx(3 * 120 / 3600)
+    assert bound(catalog, SLO(latency_s=0.5), 100.0).usd_divisible == pytest.approx(1.25 * 120 / 3600)
+
+
+def test_the_cheapest_machines_that_suffice_are_taken() -> None:
+    fast = offer("fast", accuracy=0.99, p99_ms=((1, 1.0),), median=1.0, hardware=HardwareKind.GPU)
+    catalog = catalog_with(offer("net", **SLOW), fast, types=[CPU, GPU])
+    assert bound(catalog, SLO(), 100.0).usd == pytest.approx(2 * 120 / 3600)
+    assert bound(catalog, SLO(min_accuracy=0.95), 100.0).usd == pytest.approx(5 * 120 / 3600)
+    assert bound(catalog, SLO(), 1000.0).usd == pytest.approx(5 * 120 / 3600)  # one GPU carries what 13 others do
+
+
+def test_what_nobody_can_serve_is_left_out_and_counted() -> None:
+    found = bound(catalog_with(offer("net", **SLOW), types=[CPU]), SLO(latency_s=0.05), 10.0)
+    assert (found.usd, found.queries, found.unserved, found.usd_per_1k) == (0.0, 1200, 1200, None)
+
+
+def test_windows_follow_the_demand() -> None:
+    catalog = catalog_with(offer("net", **SLOW), types=[CPU])
+    kinds = (QueryKind("classification:digits", SLO(), 8),)
+    workload = Given(kinds, [(x / 20, 0) for x in range(1200)] + [(90.0, 0)])
+    found = fluid_bound(catalog, workload, np.random.default_rng(1), until_s=180.0)
+    assert found.usd_per_hour == pytest.approx([2.0, 1.0, 0.0])  # 160 rows a second, then 8 rows in all, then none
+    assert found.usd_divisible < found.usd
