@@ -10,7 +10,7 @@ PIP_ARGS ?=
 HOME_DEMO ?= .infaas/demo
 
 .PHONY: help setup peers demo serve test test-unit bench-selection bench-planner bench-start bench-serving bench-variants bench-gpu \
-	bench-simulator bench-headline bench-live check format constraints clean
+	bench-simulator check format constraints clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 22

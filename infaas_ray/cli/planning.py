@@ -1,7 +1,6 @@
 """`infaas plan`: what to have for a given demand, and why, before there is any traffic."""
 
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
 import click
 import msgspec
@@ -14,7 +13,7 @@ from infaas_ray.errors import InvalidInput, UnknownTarget, one_of
 from infaas_ray.policy.fleet import Fleet
 from infaas_ray.policy.messages import CatalogChanged
 from infaas_ray.policy.planner.build import Builder, Known, Wanted
-from infaas_ray.policy.planner.explain import Explanation, Quote, explain, quote
+from infaas_ray.policy.planner.explain import PlanExplanation, explain
 from infaas_ray.policy.planner.problem import Plan, PlanProblem
 from infaas_ray.policy.planner.solve import solve
 from infaas_ray.policy.routing import Catalog
@@ -52,16 +51,48 @@ def plan(
     types = {x.name: x for x in worker_types(settings)}
     catalog = _catalog(settings, types)
     wanted = _wanted(settings, target, rate, slos)
+    planner = settings.scaling.planner
     problem = _problem(settings, catalog, target, wanted)
-    made = solve(problem, settings.scaling.planner.time_limit_s, settings.scaling.planner.gap)
-    said = explain(problem, made)
-    offered = _quotes(settings, catalog, target, wanted, made) if quotes else []
-    content: dict[str, Any] = {"plan": msgspec.to_builtins(made)}
+    others = {
+        name: _problem(settings, catalog, target, asked) for name, asked in (_looser(wanted) if quotes else {}).items()
+    }
+    made = solve(problem, planner.time_limit_s, planner.gap)
+    said = explain(problem, made, others, planner.time_limit_s, planner.gap)
+    content = {"plan": msgspec.to_builtins(made), "because": msgspec.to_builtins(said)}
+    show(as_json, content, lambda: _tell(made, said, explained))
+
+
+def _looser(wanted: list[Wanted]) -> dict[str, list[Wanted]]:
+    """The same demand with one class's bound a little looser, by what that would be."""
+    found: dict[str, list[Wanted]] = {}
+    for at, one in enumerate(wanted):
+        options = []
+        if one.latency_s is not None:
+            options.append(replace(one, latency_s=one.latency_s * _LOOSER))
+        if one.min_accuracy is not None and one.min_accuracy > _LESS:
+            options.append(replace(one, min_accuracy=one.min_accuracy - _LESS))
+        for other in options:
+            found[other.name] = [*wanted[:at], other, *wanted[at + 1 :]]
+    return found
+
+
+def _tell(made: Plan, said: PlanExplanation, explained: bool) -> None:
+    out.print(said.summary, soft_wrap=True)
+    rows = [[v, kind, str(n)] for v, kinds in made.replicas.items() for kind, n in kinds.items()]
+    table("Replicas", ["variant", "worker type", "replicas"], rows)
+    classes = [
+        [x.query_class, f"{x.demand_qps:.4g}", f"{x.marginal_usd_per_1k:.3g}", f"{x.refused_qps:.4g}"]
+        for x in said.classes
+    ]
+    table("Classes of queries", ["class", "rows/s", "1,000 more cost USD", "refused rows/s"], classes)
     if explained:
-        content["because"] = msgspec.to_builtins(said)
-    if quotes:
-        content["quotes"] = msgspec.to_builtins(offered)
-    show(as_json, content, lambda: _tell(made, said if explained else None, offered))
+        told = [(f"{x.workers} x {x.worker_type}", x.because) for x in said.types]
+        told += [(f"{x.replicas} x {x.variant} on {x.worker_type}", x.because) for x in said.places]
+        told += [(x.query_class, x.because) for x in said.classes]
+        for what, because in told:
+            out.print(f"{what}: {because}", soft_wrap=True)
+    for x in said.quotes:
+        out.print(f"{x.name}: {x.because}", soft_wrap=True)
 
 
 def _catalog(settings: Settings, types: dict[str, WorkerType]) -> Catalog:

@@ -42,9 +42,10 @@ class Costs:
         return min(within, self._capacity.rate_qps(variant, self._situation))
 
     def load_qps(self, variant: str) -> float:
-        """What the variant serves while it is there, and what is refused that wants it."""
+        """What the variant serves while it is there (on a worker that leaves, too), and refused what wants it."""
         demand = self._situation.traffic.demand(variant)
-        return (demand.served_qps if self.have(variant) else 0.0) + demand.refused_qps
+        there = self._situation.fleet.of(variant, State.STARTING, State.READY)
+        return (demand.served_qps if there else 0.0) + demand.refused_qps
 
     def have(self, variant: str) -> int:
         """Replicas that are there or starting, and stay."""
