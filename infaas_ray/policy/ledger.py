@@ -6,6 +6,7 @@ nobody occupies is on the account `IDLE`, what boots on `BOOTING`. Shares of mor
 """
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from infaas_ray.domain import WorkerType
@@ -33,7 +34,7 @@ class Spent:
 
 
 class Ledger:
-    """Accounts for a fleet. Workers of a type that the catalogue lacks cost nothing."""
+    """Accounts for a fleet."""
 
     def __init__(self) -> None:
         self._usd: defaultdict[tuple[str, str], float] = defaultdict(float)
@@ -47,8 +48,11 @@ class Ledger:
         for variant, rows in report.served.items():
             self._rows[variant, ""] += rows
 
-    def advance(self, fleet: Fleet, traffic: Traffic, now: float) -> None:
-        """Account for the time since the last call, by what runs now; too short a time waits for the next call."""
+    def advance(self, fleet: Fleet, traffic: Traffic, types: Mapping[str, WorkerType], now: float) -> None:
+        """Account for the time since the last call, by what runs now; too short a time waits for the next call.
+
+        `types` has the prices; workers of a type that it lacks cost nothing.
+        """
         if self._last is None:
             self._last = now
         passed_s = now - self._last
@@ -56,7 +60,6 @@ class Ledger:
             return
         self._last = now
         self._seconds += passed_s
-        types = fleet.catalog.worker_types
         for worker in fleet.workers.values():
             known = types.get(worker.worker_type)
             if known is not None:

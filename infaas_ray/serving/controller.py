@@ -17,6 +17,7 @@ from typing import Any, assert_never
 import ray
 
 from infaas_ray.config import Settings
+from infaas_ray.domain import WorkerType
 from infaas_ray.policy.autoscaler import Autoscaler
 from infaas_ray.policy.messages import (
     Action,
@@ -40,6 +41,7 @@ from infaas_ray.policy.planner.solve import solve
 from infaas_ray.policy.replay import encode_turn
 from infaas_ray.policy.rhythm import PUBLISHED_S, TURN_S
 from infaas_ray.policy.routing import Catalog, RoutingTable
+from infaas_ray.serving.accounts import Accounts
 from infaas_ray.serving.catalog import read_catalog
 from infaas_ray.serving.cluster_file import limits_of, to_be_had
 from infaas_ray.serving.decision_log import open_log
@@ -60,6 +62,7 @@ class Controller:
         # Versions go on rising over restarts, so that routers know the tables of a new controller as newer.
         self._autoscaler = Autoscaler(settings.scaling, first_version=int(time.time() * 1000))
         self._metadata = Metadata(settings.metadata_url)
+        self._accounts = Accounts(self._metadata, time.monotonic())
         self._replicas = ReplicaActors(settings, secret, self._report)
         self._secret = secret
         self._catalog = Catalog(revision=-1)
@@ -160,6 +163,13 @@ class Controller:
         self._publish(now)
         for action in actions:
             self._spawn(self._perform(action))
+        spent = self._accounts.turn(events, self._autoscaler, self._prices(), now)
+        if spent is not None:
+            self._spawn(asyncio.to_thread(self._accounts.write, spent, self._catalog))
+
+    def _prices(self) -> dict[str, WorkerType]:
+        at_hand = self._workers.priced(self._known_types, self._settings.prices.usd_per_cpu_hour)
+        return {**self._known_types, **{x.name: x for x in at_hand}}
 
     def _tend_shells(self) -> None:
         if not self._closing:
@@ -294,5 +304,6 @@ class Controller:
         self._wake.set()
         await self._machines.close()
         await self._replicas.close()
+        await asyncio.to_thread(self._accounts.write, self._accounts.rest(), self._catalog)
         self._log.close()
         self._metadata.close()

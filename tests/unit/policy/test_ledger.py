@@ -29,8 +29,8 @@ def fleet_of(*architectures: str, workers: int = 1) -> Fleet:
 
 def spend(fleet: Fleet, seconds: float, ledger: Ledger | None = None) -> Ledger:
     ledger = ledger or Ledger()
-    ledger.advance(fleet, Traffic(3.0), 0.0)
-    ledger.advance(fleet, Traffic(3.0), seconds)
+    ledger.advance(fleet, Traffic(3.0), {"test": TEST}, 0.0)
+    ledger.advance(fleet, Traffic(3.0), {"test": TEST}, seconds)
     return ledger
 
 
@@ -63,12 +63,12 @@ def test_an_account_is_given_once() -> None:
 
 def test_rows_and_peaks() -> None:
     fleet, seen, ledger = fleet_of("a"), Traffic(1.0), Ledger()
-    ledger.advance(fleet, seen, 0.0)
+    ledger.advance(fleet, seen, {"test": TEST}, 0.0)
     for second in range(1, 30):
         report = traffic({v("a"): 50})
         seen.report(report, float(second))
         ledger.count(report)
-        ledger.advance(fleet, seen, float(second))
+        ledger.advance(fleet, seen, {"test": TEST}, float(second))
     found = ledger.take()
     assert found.rows[v("a"), ""] == 29 * 50
     assert found.peak_qps["classification:digits"] == pytest.approx(50, rel=0.01)
