@@ -47,8 +47,9 @@ bench-variants: setup  ## generate and profile the variants of two networks, and
 bench-gpu: setup  ## the same on an NVIDIA GPU, for two networks; writes configs/profiles/
 	$(BIN)/python -m benchmarks.gpu.run
 
-test: setup  ## unit tests, then integration tests on a local Ray
+test: setup  ## unit tests, runs of policies in virtual time, then integration tests on a local Ray
 	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest tests/runs
 	$(BIN)/python -m pytest tests/integration
 
 test-unit: setup  ## the quick tests: no Ray, no network, no model framework

@@ -14,7 +14,7 @@ from infaas_ray.simulator.report import RunResult, pair, summarize
 from infaas_ray.simulator.scenario import read_scenario, run_scenario
 from infaas_ray.simulator.tables import differences, overview
 
-SIMULATIONS = Path(__file__).parents[3] / "configs" / "simulations"
+SIMULATIONS = Path(__file__).parents[2] / "configs" / "simulations"
 CATALOGUE = SIMULATIONS.parent / "catalogs" / "infaas-2021.yaml"
 SMALL: dict[str, Any] = {
     "catalogue": str(CATALOGUE),
