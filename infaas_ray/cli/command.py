@@ -4,9 +4,11 @@ Rule: results go to stdout, as JSON with `--json`; progress and errors go to std
 """
 
 import json
+import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -57,6 +59,20 @@ def command(function: Callable[P, Any]) -> Command:
 def _interrupted(_signal: int, _frame: object) -> None:
     """Let what was begun be tidied up, as after Ctrl-C."""
     raise KeyboardInterrupt
+
+
+@contextmanager
+def silent_libraries() -> Iterator[None]:
+    """Keep what compiled libraries (HiGHS) print by themselves out of the results on stdout. Print nothing inside."""
+    sys.stdout.flush()
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def slo_options(function: Callable[P, R]) -> Callable[P, R]:

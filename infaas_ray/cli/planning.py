@@ -5,7 +5,7 @@ from dataclasses import replace
 import click
 import msgspec
 
-from infaas_ray.cli.command import command, out, show, table
+from infaas_ray.cli.command import command, out, show, silent_libraries, table
 from infaas_ray.cli.models import worker_types
 from infaas_ray.config import Settings
 from infaas_ray.domain import WorkerType
@@ -56,8 +56,9 @@ def plan(
     others = {
         name: _problem(settings, catalog, target, asked) for name, asked in (_looser(wanted) if quotes else {}).items()
     }
-    made = solve(problem, planner.time_limit_s, planner.gap)
-    said = explain(problem, made, others, planner.time_limit_s, planner.gap)
+    with silent_libraries():
+        made = solve(problem, planner.time_limit_s, planner.gap)
+        said = explain(problem, made, others, planner.time_limit_s, planner.gap)
     content = {"plan": msgspec.to_builtins(made), "because": msgspec.to_builtins(said)}
     show(as_json, content, lambda: _tell(made, said, explained))
 
@@ -102,7 +103,7 @@ def _catalog(settings: Settings, types: dict[str, WorkerType]) -> Catalog:
 
     metadata = Metadata(settings.metadata_url)
     try:
-        return read_catalog(metadata, types.values())
+        return read_catalog(metadata, types.values(), types.values())
     finally:
         metadata.close()
 

@@ -6,7 +6,7 @@ from time import perf_counter
 import click
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from infaas_ray.cli.command import command, err, out, show, table
+from infaas_ray.cli.command import command, err, out, show, silent_libraries, table
 from infaas_ray.config import Settings
 from infaas_ray.simulator.fluid import FluidBound
 from infaas_ray.simulator.page import write_page
@@ -37,9 +37,10 @@ def simulate(
         scenario = scenario.with_seeds(range(1, seeds + 1))
     chosen = list(scenario.strategies) if compare else list(names) or list(scenario.strategies)[:1]
     started = perf_counter()
-    runs = _run(scenario, chosen)
-    took_s = perf_counter() - started
-    bounds = {seed: scenario.bound(seed) for seed in scenario.seeds}
+    with silent_libraries():
+        runs = _run(scenario, chosen)
+        took_s = perf_counter() - started
+        bounds = {seed: scenario.bound(seed) for seed in scenario.seeds}
     if html is not None:
         write_page(html, f"{file.stem}: {', '.join(chosen)}", runs, bounds)
     show(as_json, to_json(runs, bounds), lambda: _tell(runs, bounds, took_s, html))

@@ -1,0 +1,79 @@
+"""`infaas plan`: a fleet for a demand, before there is any."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from infaas_ray.cli import main
+from infaas_ray.storage.metadata import Metadata
+from tests.unit.policy.builders import USE_CASE, catalog, offer
+
+PRICES = """
+worker_types:
+  - {name: cheap, resources: {CPU: 4}, memory_gib: 8, usd_per_hour: 0.4}
+  - {name: dear, resources: {CPU: 4}, memory_gib: 8, usd_per_hour: 0.9}
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    metadata = Metadata(f"sqlite:///{tmp_path / 'metadata.db'}")
+    offers = [
+        offer("small", accuracy=0.7, rate_qps=667),
+        offer("large", accuracy=0.9, p99_ms=[(1, 40.0), (8, 160.0)], rate_qps=100),
+    ]
+    for architecture in catalog(*offers).architectures.values():
+        metadata.add_architecture(architecture)
+    for x in offers:
+        metadata.put_variant(x.variant, x.profile)
+    metadata.close()
+    (tmp_path / "prices.yaml").write_text(PRICES)
+    (tmp_path / "settings.yaml").write_text(f"prices: {{catalog: {tmp_path / 'prices.yaml'}}}")
+    return tmp_path
+
+
+def run(home: Path, *arguments: str) -> Result:
+    return CliRunner().invoke(main, ["plan", *arguments, "--home", str(home), "--config", str(home / "settings.yaml")])
+
+
+def test_the_cheapest_machines_and_why(home: Path) -> None:
+    found = run(home, USE_CASE, "--rate", "300", "--slo", "latency_ms=500,min_accuracy=0.9", "--explain")
+    assert found.exit_code == 0
+    assert "cheap" in found.output
+    assert "dear" not in found.output
+    assert "large@" in found.output
+
+
+def test_quotes_say_what_a_looser_slo_would_save(home: Path) -> None:
+    found = run(home, "classification", "--rate", "900", "--slo", "min_accuracy=0.71", "--quotes", "--json")
+    content = json.loads(found.output)
+    assert content["plan"]["workers"]["dear"] == 0
+    (quote,) = content["because"]["quotes"]
+    assert quote["saves_usd_per_hour"] > 0
+    assert "accuracy 0.69" in quote["name"]
+
+
+def test_a_mixture_shares_the_rate(home: Path) -> None:
+    found = run(
+        home, USE_CASE, "--rate", "100", "--slo", "latency_ms=100,share=0.25", "--slo", "latency_ms=900", "--json"
+    )
+    classes = json.loads(found.output)["because"]["classes"]
+    assert sorted(x["demand_qps"] for x in classes) == [25.0, 75.0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "right"),
+    [
+        ((USE_CASE, "--rate", "1", "--slo", "latency=5"), "latency_ms"),
+        ((USE_CASE, "--rate", "1", "--slo", "latency_ms=soon"), "is not a number"),
+        ((USE_CASE, "--rate", "1", "--slo", "latency_ms=-5"), "above 0"),
+        ((USE_CASE, "--rate", "1", "--slo", "share=0.4"), "must be 1 in all"),
+        (("nobody", "--rate", "1"), "small"),
+    ],
+)
+def test_bad_input_says_what_would_be_right(home: Path, arguments: tuple[str, ...], right: str) -> None:
+    found = run(home, *arguments)
+    assert found.exit_code == 1
+    assert right in found.output
