@@ -48,4 +48,4 @@ def test_ray_accepts_the_cluster_files(name: str) -> None:
     priced = {x["name"]: x for x in prices["worker_types"]}
     for node_type, spec in cluster["available_node_types"].items():
         if node_type != cluster["head_node_type"]:
-            assert priced[node_type]["source"].split(",")[0] == spec["node_config"]["InstanceType"]
+            assert priced[node_type]["source"].partition(",")[0] == spec["node_config"]["InstanceType"]
