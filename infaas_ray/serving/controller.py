@@ -240,8 +240,8 @@ class Controller:
 
     def _see_workers(self) -> None:
         before, known = self._workers.types(), self._workers.nodes.keys()
-        for event in self._workers.look(self._machines.drained_by_others()):
-            self._report(event)
+        # First of the turn's facts: where a worker is lost, starts that failed on it are not their variant's fault.
+        self._events[:0] = self._workers.look(self._machines.drained_by_others())
         for node in self._workers.nodes.keys() - known:
             start_monitor(node, self._settings.cluster)
         if (self._workers.types() ^ before) - self._catalog.worker_types.keys():

@@ -88,6 +88,13 @@ def cluster() -> Iterator[Cluster]:
         assert cluster.processes() == []
 
 
+@pytest.fixture(autouse=True)
+def launches_work_again(cluster: Cluster) -> Iterator[None]:
+    """What one test breaks does not break the next."""
+    yield
+    cluster.launch()
+
+
 @pytest.fixture(scope="session")
 def trial(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
     home = tmp_path_factory.mktemp("autoscaled")

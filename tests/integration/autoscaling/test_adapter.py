@@ -15,9 +15,14 @@ def here() -> dict[str, str]:
     return {x.id: x.worker_type for x in living_nodes()}
 
 
+def settled(address: str, **types: int) -> bool:
+    """Whether these workers live and none is on its way. (Ray sees a node before its launch has returned.)"""
+    return Counter(here().values()) == types and not +Counter(observe(address).pending)
+
+
 def test_each_type_comes_by_its_name_and_a_drained_worker_is_replaced_while_it_still_answers(cluster: Cluster) -> None:
     request_workers(cluster.address, {"cpu": 1, "neuron": 1})
-    wait_for(lambda: Counter(here().values()) == {"cpu": 1, "neuron": 1}, limit_s=40)
+    wait_for(lambda: settled(cluster.address, cpu=1, neuron=1), limit_s=40)
     assert observe(cluster.address).asked == {"cpu": 1, "neuron": 1}
     (old,) = [name for name, kind in here().items() if kind == "cpu"]
 
@@ -30,7 +35,7 @@ def test_each_type_comes_by_its_name_and_a_drained_worker_is_replaced_while_it_s
     assert ray.get(busy.answer.remote()) == 1
     assert drain_worker(cluster.address, old) == (True, "")
     assert 50 < observe(cluster.address).draining[old] <= 60
-    wait_for(lambda: Counter(here().values()) == {"cpu": 2, "neuron": 1}, limit_s=40)
+    wait_for(lambda: settled(cluster.address, cpu=2, neuron=1), limit_s=40)
     assert ray.get(busy.answer.remote()) == 1
     ray.kill(busy)
     wait_for(lambda: old not in here())
@@ -43,14 +48,10 @@ def test_each_type_comes_by_its_name_and_a_drained_worker_is_replaced_while_it_s
 def test_a_launch_that_fails_is_listed_and_a_boot_that_never_ends_is_ended_when_it_is_not_wanted(
     cluster: Cluster,
 ) -> None:
-    before = len(observe(cluster.address).failed)
     cluster.launch(gpu="fails")
     request_workers(cluster.address, {"gpu": 1})
-    wait_for(lambda: len(observe(cluster.address).failed) > before)
-    assert observe(cluster.address).failed[-1].ray_node_type_name == "gpu"
+    wait_for(lambda: any(x.ray_node_type_name == "gpu" for x in observe(cluster.address).failed))
     cluster.launch(gpu="hangs")
     wait_for(lambda: observe(cluster.address).pending == {"gpu": 1})
     request_workers(cluster.address, {})
-    wait_for(lambda: observe(cluster.address).pending == {})
-    cluster.launch()
-    assert here() == {}
+    wait_for(lambda: settled(cluster.address))
