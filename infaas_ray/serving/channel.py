@@ -24,14 +24,13 @@ import psutil
 from infaas_ray import errors
 from infaas_ray.domain import Array
 from infaas_ray.errors import ConfigError, InfaasError, ReplicaLost
-from infaas_ray.serving.frames import MAX_FRAME_BYTES, Frame, FrameReader, encode
+from infaas_ray.serving.frames import Frame
+from infaas_ray.serving.link import Link
 from infaas_ray.serving.shared import LEAST_BYTES, Arena, Lease, SharedArray
 
 ACTOR = "actor:"  # before the name of a Ray actor among addresses: another way to the same replica
 _HANDSHAKE_S = 5.0
 _arena = Arena()
-_HANDSHAKE_BYTES = 4096
-_TOGETHER_BYTES = 64 * 1024  # up to here frames are joined before they are written
 _ERROR_TYPES = {
     name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, InfaasError)
 }
@@ -53,7 +52,7 @@ class Incoming:
 
     __slots__ = ("_link", "arrays", "fields", "id", "verb")
 
-    def __init__(self, link: "_Link", frame: Frame) -> None:
+    def __init__(self, link: "Link", frame: Frame) -> None:
         self._link = link
         self.id = frame.head.call
         self.verb = frame.head.verb
@@ -90,108 +89,6 @@ def _rebuild(fields: Mapping[str, Any]) -> InfaasError:
     return kind(*fields.get("args", ()))
 
 
-class _Link(asyncio.BufferedProtocol):
-    """One end of one connection: frames in, frames out, and whether the socket takes more.
-
-    Small frames that are sent in one turn of the event loop leave together, by one call of the system.
-    """
-
-    def __init__(
-        self, on_frame: Callable[["_Link", Frame], None], on_closed: Callable[["_Link"], None], *, server: bool
-    ) -> None:
-        self._on_frame = on_frame
-        self._on_closed = on_closed
-        self._server = server
-        self.reader = FrameReader(max_frame_bytes=_HANDSHAKE_BYTES)
-        self.closed = False
-        self.full = False
-        self.nonce = secrets.token_bytes(16)
-        self.trusted = False
-        self._transport: asyncio.Transport | None = None
-        self._unsent: list[bytes | memoryview] = []
-        self._unsent_bytes = 0
-        self._call_soon = asyncio.get_running_loop().call_soon
-        self._writable = asyncio.Event()
-        self._writable.set()
-
-    def trust(self) -> None:
-        """The peer has proved itself: accept frames of full size."""
-        self.trusted = True
-        self.reader.max_frame_bytes = MAX_FRAME_BYTES
-
-    def send(
-        self,
-        call: int,
-        verb: str,
-        fields: dict[str, Any],
-        arrays: Mapping[str, Array],
-        segments: Mapping[str, str] | None = None,
-    ) -> None:
-        if self._transport is None or self.closed:
-            return
-        buffers, size = encode(call, verb, fields, arrays, segments)
-        if not self._unsent:
-            self._call_soon(self._flush)
-        self._unsent += buffers
-        self._unsent_bytes += size
-        if self._unsent_bytes > _TOGETHER_BYTES:
-            self._flush()
-
-    def _flush(self) -> None:
-        """Write what was sent since the last time."""
-        unsent, size = self._unsent, self._unsent_bytes
-        if not unsent or self._transport is None or self.closed:
-            return
-        self._unsent, self._unsent_bytes = [], 0
-        if size > _TOGETHER_BYTES:
-            self._transport.writelines(unsent)
-        else:
-            self._transport.write(unsent[0] if len(unsent) == 1 else b"".join(unsent))
-
-    async def writable(self) -> None:
-        """Wait until the peer has taken enough of what was sent."""
-        await self._writable.wait()
-
-    def close(self) -> None:
-        if self._transport is not None:
-            self._flush()
-            self._transport.close()
-
-    # -- called by asyncio
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport  # type: ignore[assignment]  # uvloop's is no asyncio.Transport, but acts as one
-        if self._server:
-            self.send(0, "hello", {"nonce": self.nonce}, {})
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self.reader.writable()
-
-    def buffer_updated(self, nbytes: int) -> None:
-        try:
-            for frame in self.reader.received(nbytes):
-                self._on_frame(self, frame)
-        except InfaasError:
-            self.close()  # a peer that breaks the framing cannot be answered
-
-    def pause_writing(self) -> None:
-        self.full = True
-        self._writable.clear()
-        if self._server and self._transport is not None:
-            self._transport.pause_reading()  # a peer that does not take its answers may not ask for more
-
-    def resume_writing(self) -> None:
-        self.full = False
-        self._writable.set()
-        if self._server and self._transport is not None:
-            self._transport.resume_reading()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.closed = True
-        self._writable.set()
-        self._on_closed(self)
-
-
 class Server:
     """Listens for channel connections and hands each call to `handler`, on the event loop."""
 
@@ -199,7 +96,7 @@ class Server:
         self._handler = handler
         self._secret = secret
         self._servers: list[asyncio.AbstractServer] = []
-        self._links: set[_Link] = set()
+        self._links: set[Link] = set()
 
     async def listen(self, address: str) -> str:
         """Listen at `address` (`host:0` picks a port, `unix:/path` a socket file) and return the actual one."""
@@ -222,18 +119,18 @@ class Server:
         for link in list(self._links):
             link.close()
 
-    def _link(self) -> _Link:
-        link = _Link(self._on_frame, self._links.discard, server=True)
+    def _link(self) -> Link:
+        link = Link(self._on_frame, self._links.discard, server=True)
         self._links.add(link)
         asyncio.get_running_loop().call_later(_HANDSHAKE_S, self._drop_stranger, link)
         return link
 
     @staticmethod
-    def _drop_stranger(link: _Link) -> None:
+    def _drop_stranger(link: Link) -> None:
         if not link.trusted:
             link.close()
 
-    def _on_frame(self, link: _Link, frame: Frame) -> None:
+    def _on_frame(self, link: Link, frame: Frame) -> None:
         if not link.trusted:
             self._greet(link, frame)
             return
@@ -244,7 +141,7 @@ class Server:
             return
         self._handler(call)
 
-    def _greet(self, link: _Link, frame: Frame) -> None:
+    def _greet(self, link: Link, frame: Frame) -> None:
         fields = frame.head.fields
         nonce, proof = fields.get("nonce"), fields.get("proof")
         if not (isinstance(nonce, bytes) and isinstance(proof, bytes)) or not hmac.compare_digest(
@@ -277,7 +174,7 @@ class Connection:
         self._local = address.startswith("unix:")
         self._secret = secret
         self._on_lost = on_lost
-        self._link = _Link(self._on_frame, self._on_closed, server=False)
+        self._link = Link(self._on_frame, self._on_closed, server=False)
         self._calls = itertools.count(1)
         self._pending: dict[int, _Call] = {}
         self._nonce = secrets.token_bytes(16)
@@ -401,7 +298,7 @@ class Connection:
         if self._welcome.done() and not self._welcome.exception():
             await self._ended.wait()
 
-    def _on_frame(self, link: _Link, frame: Frame) -> None:
+    def _on_frame(self, link: Link, frame: Frame) -> None:
         verb, fields = frame.head.verb, frame.head.fields
         if verb in ("reply", "error"):
             pending = self._pending.get(frame.head.call)
@@ -423,7 +320,7 @@ class Connection:
             else:
                 link.close()
 
-    def _on_closed(self, link: _Link) -> None:
+    def _on_closed(self, link: Link) -> None:
         lost = ReplicaLost(f"the connection to {self.address} was lost")
         if not self._welcome.done():
             self._welcome.set_exception(lost)
