@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from math import exp
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from infaas_ray.policy.messages import TrafficReported
 
@@ -29,8 +29,7 @@ class Demand:
     ongoing: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class AskedClass:
+class AskedClass(NamedTuple):
     """What some queries ask for; None means "any"."""
 
     target: str
@@ -65,11 +64,13 @@ class Traffic:
         self._window_s = window_s
         self._routers: dict[str, _Router] = {}
         self._seen: dict[str, float] = {}
+        self._demands: dict[str, Demand] = {}  # as far as they were asked for since the last report
 
     def report(self, event: TrafficReported, now: float) -> None:
         """Take in the last window of a router; one without a length says nothing."""
         if event.window_s <= 0:
             return
+        self._demands.clear()
         router = self._routers.setdefault(event.router, _Router())
         router.reported_at = now
         weight = 1.0 - exp(-event.window_s / self._window_s)
@@ -92,9 +93,16 @@ class Traffic:
         """Leave out of account the routers that have not reported lately."""
         for name in [name for name, x in self._routers.items() if now - x.reported_at > SILENT_S]:
             del self._routers[name]
+            self._demands.clear()
 
     def demand(self, variant: str) -> Demand:
         """The rates of a variant over all routers."""
+        known = self._demands.get(variant)
+        if known is None:
+            known = self._demands[variant] = self._count(variant)
+        return known
+
+    def _count(self, variant: str) -> Demand:
         routers = self._routers.values()
         return Demand(
             wanted_qps=sum(x.wanted.get(variant, 0.0) for x in routers),
