@@ -9,7 +9,7 @@ BENCH_ARGS ?=
 PIP_ARGS ?=
 HOME_DEMO ?= .infaas/demo
 
-.PHONY: help setup peers demo serve test test-unit bench-selection bench-planner bench-start bench-serving bench-variants bench-gpu \
+.PHONY: help setup peers demo serve test test-unit test-clusters bench-selection bench-planner bench-start bench-serving bench-variants bench-gpu \
 	bench-simulator check format constraints clean
 
 help:  ## this list
@@ -51,6 +51,10 @@ test: setup  ## unit tests, runs of policies in virtual time, then integration t
 	$(BIN)/python -m pytest tests/unit
 	$(BIN)/python -m pytest tests/runs
 	$(BIN)/python -m pytest tests/integration
+
+test-clusters: setup  ## machines through Ray's real autoscaler, and `ray up` on a mock EC2: minutes on a quiet machine
+	$(BIN)/python -m pytest tests/clusters/autoscaling
+	$(BIN)/python -m pytest tests/clusters/test_ray_up.py
 
 test-unit: setup  ## the quick tests: no Ray, no network, no model framework
 	$(BIN)/python -m pytest tests/unit

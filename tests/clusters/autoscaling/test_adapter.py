@@ -7,7 +7,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from infaas_ray.serving.machines import drain_worker, observe, request_workers
 from infaas_ray.serving.workers import living_nodes
-from tests.integration.autoscaling.cluster import Cluster
+from tests.clusters.autoscaling.cluster import Cluster
 from tests.integration.conftest import wait_for
 
 

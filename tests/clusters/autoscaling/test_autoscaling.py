@@ -4,8 +4,8 @@ from collections import Counter
 from typing import Any
 
 from infaas_ray.policy.replay import replay
-from tests.integration.autoscaling.conftest import USE_CASE, Trial
-from tests.integration.autoscaling.load import Load
+from tests.clusters.autoscaling.conftest import USE_CASE, Trial
+from tests.clusters.autoscaling.load import Load
 from tests.integration.conftest import wait_for
 
 TARGET = USE_CASE.name

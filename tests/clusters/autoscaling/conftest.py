@@ -15,7 +15,7 @@ from infaas_ray.domain import HardwareKind, UseCase
 from infaas_ray.serving import launch
 from infaas_ray.serving.driver import System
 from infaas_ray.serving.head import Run, joined
-from tests.integration.autoscaling.cluster import Cluster
+from tests.clusters.autoscaling.cluster import Cluster
 from tests.integration.conftest import add_fake, free_port, wait_for
 from tests.integration.metadata_server import MetadataServer, metadata_server
 

@@ -64,7 +64,7 @@ class Cluster:
             "upscaling_speed": 100,
             "provider": {
                 "type": "external",
-                "module": "tests.integration.autoscaling.provider.TrialProvider",
+                "module": "tests.clusters.autoscaling.provider.TrialProvider",
                 "gcs_address": self.address,
                 "head_node_id": _HEAD_ID,
                 "launch_multiple": True,
