@@ -175,3 +175,8 @@ class TestStrategy:
         made.ask(Asked(rows=400), seconds=60)
         actions = made.ask(Asked(rows=400), seconds=300)
         assert (starts(actions), drains(actions)) == ([], [])
+
+    def test_who_asks_for_accuracy_is_served_with_it(self) -> None:
+        made = world()
+        made.ask(Asked(rows=1000), Asked(rows=40, min_accuracy=0.8), seconds=60)
+        assert made.counts() == {GOOD.name: 2, FAST.name: 2}  # 1,000 of 1,050 on the fast, all others on the good

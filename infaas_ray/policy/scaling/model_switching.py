@@ -1,6 +1,7 @@
 """The strategy of Model-Switching: each target is served by one variant at a time, the best for its load.
 
-Rules, every `model_switching.period_s`: a family (a target that is asked for) has an equal share of the slots of the
+Rules, every `model_switching.period_s`: a family (a target that is asked for at some least
+accuracy) has an equal share of the slots of the
 machines that are there; `switching` says which of its variants has the best effective accuracy on it. A less accurate
 variant takes over at once, a more accurate one when it was right for `back_delay_s`. The chosen one has as many
 replicas as carry the load with slack, within the share, and fewer only when that was right for `back_delay_s`; others
@@ -63,8 +64,8 @@ class ModelSwitching:
         """Choose for each family, and say what is to be had where."""
         fleet = situation.fleet
         self._desired, self._homeless, self._excess = {}, {}, 1.0
-        self._chosen = {x: name for x, name in self._chosen.items() if any(x == f.target for f in families)}
-        self._counts = {x: count for x, count in self._counts.items() if x in self._chosen.values()}
+        self._chosen = {x: name for x, name in self._chosen.items() if any(x == f.name for f in families)}
+        self._counts = {x: count for x, count in self._counts.items() if x in self._chosen}
         for family in families:
             variants = [x for x in family.variants if not fleet.blocks.permanent(x)]
             room = {x: _room(x, len(families), fleet) for x in variants}
@@ -72,31 +73,31 @@ class ModelSwitching:
             if best is None:
                 self._miss(family, situation)
                 continue
-            variant = self._choose(family.target, best, situation)
+            variant = self._choose(family.name, best, situation)
             self._have(variant, family, room.get(variant, 0), situation)
         for variant, count in situation.pins.items():
             missing = count - sum(n for (name, _), n in self._desired.items() if name == variant)
             if missing > 0:
                 self._place(variant, missing, fleet)
 
-    def _choose(self, target: str, best: str, situation: Situation) -> str:
-        """The variant to serve a target: the best, but not yet where it is better than need be."""
+    def _choose(self, family: str, best: str, situation: Situation) -> str:
+        """The variant to serve a family: the best, but not yet where it is better than need be."""
         offers, now = situation.fleet.catalog.offers, situation.now
-        current = self._chosen.get(target)
+        current = self._chosen.get(family)
         if current is None or current not in offers or offers[best].accuracy < offers[current].accuracy:
-            self._chosen[target] = best
-            self._better_since.pop(target, None)
+            self._chosen[family] = best
+            self._better_since.pop(family, None)
             return best
         if best == current:
-            self._better_since.pop(target, None)
+            self._better_since.pop(family, None)
             return current
-        known = self._better_since.get(target)
+        known = self._better_since.get(family)
         if known is None or known[0] != best:
-            known = self._better_since[target] = (best, now)
+            known = self._better_since[family] = (best, now)
         if now - known[1] < self._settings.model_switching.back_delay_s:
             return current
-        self._chosen[target] = best
-        del self._better_since[target]
+        self._chosen[family] = best
+        del self._better_since[family]
         return best
 
     def _have(self, variant: str, family: Family, room: int, situation: Situation) -> None:
@@ -105,13 +106,10 @@ class ModelSwitching:
         needed = max(1, ceil(family.rate_qps * self._settings.slack / rate - 1e-9)) if rate > 0 else 1
         if needed > room > 0:
             self._excess = max(self._excess, needed / room)
-        have = sum(n for (name, _), n in self._desired.items() if name == variant)
         count = min(needed, max(1, room), self._settings.max_replicas_per_variant)
-        if self._fewer.may(variant, count - self._counts.get(variant, 0), situation.now):
-            self._counts[variant] = count
-        count = min(self._counts[variant], max(1, room))
-        if count > have:
-            self._place(variant, count - have, fleet)
+        if self._fewer.may(family.name, count - self._counts.get(family.name, 0), situation.now):
+            self._counts[family.name] = count
+        self._place(variant, min(self._counts[family.name], max(1, room)), fleet)
 
     def _place(self, variant: str, count: int, fleet: Fleet) -> None:
         """Want replicas on worker types: first where the variant is, then where one fits, in order of price."""

@@ -2,7 +2,8 @@
 
 Rules: what a variant must keep is the tightest latency and accuracy of those classes that it can serve at all. Its
 alternatives are the variants behind all targets through which these ask for it, or, where nobody asks, those of its
-architecture. The objective of a target is the tightest latency and accuracy that any class asks of it.
+architecture. A family is a target with one least accuracy: its objective is the tightest latency that any class asks
+of it, its variants are those that are accurate enough.
 """
 
 from dataclasses import dataclass
@@ -25,8 +26,9 @@ class Objective:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
-    """A target that is asked for: all its demand in rows a second, its tightest bounds, and its variants."""
+    """What is asked for at one accuracy: all its demand in rows a second, its tightest bound, and its variants."""
 
+    name: str
     target: str
     rate_qps: float
     latency_s: float
@@ -66,19 +68,22 @@ class Objectives:
         return Objective(latency_s=latency_s, min_accuracy=accuracy, alternatives=tuple(sorted(able)))
 
     def families(self) -> list[Family]:
-        """The targets that are asked for, by name."""
-        found: dict[str, list[tuple[AskedClass, float]]] = {}
+        """What is asked for, by target and least accuracy; what no variant is accurate enough for is left out."""
+        offers = self._fleet.catalog.offers
+        found: dict[tuple[str, float], list[tuple[AskedClass, float]]] = {}
         for asked, rate, _ in self._classes:
-            found.setdefault(asked.target, []).append((asked, rate))
+            found.setdefault((asked.target, asked.min_accuracy or 0.0), []).append((asked, rate))
         return [
             Family(
+                name=f"{target} at {accuracy:g}",
                 target=target,
                 rate_qps=sum(rate for _, rate in classes),
                 latency_s=min(_bound_s(asked) for asked, _ in classes),
-                min_accuracy=max(asked.min_accuracy or 0.0 for asked, _ in classes),
-                variants=tuple(sorted(self._fleet.targets[target])),
+                min_accuracy=accuracy,
+                variants=able,
             )
-            for target, classes in sorted(found.items())
+            for (target, accuracy), classes in sorted(found.items())
+            if (able := tuple(sorted(x for x in self._fleet.targets[target] if offers[x].accuracy >= accuracy)))
         ]
 
 

@@ -1,10 +1,10 @@
 """The strategy of Proteus: on the machines that are there, accuracy gives way to load.
 
 Rules: every `proteus.period_s`, and when machines or what is asked for change, the integer program of
-`proteus_program` says which variants run where; replicas follow (`toward`). A family is a target that is asked for;
-its demand is what routers report, smoothed; a replica's rate is that at the largest batch whose latency is below half
-of the family's latency objective. Variants that are not planned cannot be loaded. Proteus itself has no machine
-scaling; here machines follow their use as Kubernetes would have it (`utilization`).
+`proteus_program` says which variants run where; replicas follow (`toward`). A family is a target that is asked for at
+some least accuracy; its demand is what routers report, smoothed; a replica's rate is that at the largest batch whose
+latency is below half of the family's latency objective. Variants that are not planned cannot be loaded. Proteus itself
+has no machine scaling; here machines follow their use as Kubernetes would have it (`utilization`).
 """
 
 from collections import Counter
@@ -82,7 +82,7 @@ class Proteus:
 def _shape(fleet: Fleet, families: list[Family]) -> object:
     """What makes a plan stale at once when it changes."""
     here = Counter(x.worker_type for x in _staying(fleet))
-    return fleet.catalog_changes, dict(here), tuple(x.target for x in families)
+    return fleet.catalog_changes, dict(here), tuple(x.name for x in families)
 
 
 def _staying(fleet: Fleet) -> list[Worker]:
@@ -94,7 +94,7 @@ def _family(family: Family, situation: Situation) -> ProgramFamily:
     best = max(offers[x].accuracy for x in family.variants)
     rates = {x: rate_within(offers[x], family.latency_s / 2) for x in family.variants if not blocks.permanent(x)}
     return ProgramFamily(
-        name=family.target,
+        name=family.name,
         demand_qps=family.rate_qps,
         rates_qps={x: rate for x, rate in rates.items() if rate > 0},
         accuracies={x: offers[x].accuracy / best if best > 0 else 1.0 for x in family.variants},

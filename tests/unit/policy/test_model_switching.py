@@ -110,3 +110,9 @@ class TestStrategy:
         made.ask(Asked(rows=170, latency_s=ASK), seconds=60)
         actions = made.ask(Asked(rows=170, latency_s=ASK), seconds=300)
         assert (starts(actions), drains(actions)) == ([], [])
+
+    def test_who_asks_for_accuracy_is_served_with_it(self) -> None:
+        made = world()
+        asked = Asked(rows=800, latency_s=ASK), Asked(rows=60, latency_s=ASK, min_accuracy=0.8)
+        made.ask(*asked, seconds=30)
+        assert made.counts() == {FAST.name: 2, GOOD.name: 2}

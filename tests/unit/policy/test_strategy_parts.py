@@ -58,15 +58,18 @@ class TestObjectives:
     def test_without_queries_the_architecture_decides(self) -> None:
         assert self.made().of(A).alternatives == (A,)
 
-    def test_families(self) -> None:
+    def test_families_are_targets_at_a_least_accuracy(self) -> None:
         found = self.made(
             ClassCount(target=USE_CASE, latency_s=0.1, rows=5),
+            ClassCount(target=USE_CASE, latency_s=0.2, rows=10),
             ClassCount(target=USE_CASE, latency_s=0.2, min_accuracy=0.8, rows=10),
+            ClassCount(target=USE_CASE, min_accuracy=0.99, rows=10),
             ClassCount(target="gone", rows=10),
         )
-        (family,) = found.families()
-        assert (family.target, family.latency_s, family.min_accuracy) == (USE_CASE, 0.1, 0.8)
-        assert family.rate_qps == pytest.approx(15 * (1 - 2.718281828 ** (-1 / 3)), rel=1e-6)
+        (loose, strict) = found.families()
+        assert (loose.target, loose.latency_s, loose.min_accuracy, loose.variants) == (USE_CASE, 0.1, 0.0, (A, B))
+        assert (strict.target, strict.latency_s, strict.min_accuracy, strict.variants) == (USE_CASE, 0.2, 0.8, (A,))
+        assert loose.rate_qps == pytest.approx(15 * (1 - 2.718281828 ** (-1 / 3)), rel=1e-6)
 
 
 class TestTraffic:
