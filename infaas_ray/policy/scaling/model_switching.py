@@ -1,12 +1,11 @@
 """The strategy of Model-Switching: each target is served by one variant at a time, the best for its load.
 
-Rules, every `model_switching.period_s`: a family (a target that is asked for at some least
-accuracy) has an equal share of the slots of the
-machines that are there; `switching` says which of its variants has the best effective accuracy on it. A less accurate
-variant takes over at once, a more accurate one when it was right for `back_delay_s`. The chosen one has as many
-replicas as carry the load with slack, within the share, and fewer only when that was right for `back_delay_s`; others
-cannot be loaded. The original has no machine scaling;
-here machines follow their use as Kubernetes would have it (`utilization`).
+Rules, every `model_switching.period_s`: a family (a target that is asked for at some least accuracy) has an equal share
+of the slots of the machines that are there; `switching` says which of its variants has the best effective accuracy on
+it. A less accurate variant takes over at once, a more accurate one when it was right for `back_delay_s`. The chosen one
+has as many replicas as carry the load with slack, within the share, and fewer only when that was right for
+`back_delay_s`; others cannot be loaded. The original has no machine scaling; here machines follow their use as
+Kubernetes would have it (`utilization`).
 """
 
 from collections import Counter
