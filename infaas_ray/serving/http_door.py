@@ -290,7 +290,7 @@ class _Connection(asyncio.Protocol):
         )
         if not self._keep_alive:
             self._finish()
-        elif self._unread or self._waiting:
+        elif self._waiting or (self._unread and not self._ended):
             self._loop.call_soon(self._go_on)  # a pile of one client must not hold up the others
         elif self._ended:
             self._finish()
