@@ -2,8 +2,9 @@
 
 Rule: leave out dominated variants; solve the linear program for a bound and prices. Where what is there now serves the
 demand at a price that is proven to be within `KEEP_GAP` of the best, it stays: swapping would gain next to nothing.
-Else branch and bound where the problem is small enough, or rounding. What comes out is packed worker by worker, and the
-flows are computed anew for the replicas that fit, so a plan never holds, works or has more than it may.
+Else branch and bound where the problem is small enough, or rounding. What comes out is packed worker by worker (and,
+where that takes more workers, solved once more with some room left), and the flows are computed anew for the replicas
+that fit, so a plan never holds, works or has more than it may.
 The same problem, time and gap give the same plan, as long as the time does not run out.
 """
 
@@ -12,9 +13,11 @@ from math import inf
 from operator import attrgetter
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array, lil_array, vstack
 
 from infaas_ray.errors import InvalidInput
-from infaas_ray.policy.planner.exact import solve_exact, whole_workers
+from infaas_ray.policy.planner.exact import solve_exact, solve_looser, whole_workers
 from infaas_ray.policy.planner.model import USD_PER_1K_IN_HOUR, Floats, Ints, Model, build
 from infaas_ray.policy.planner.packing import pack, shares
 from infaas_ray.policy.planner.problem import Flow, Plan, PlanProblem
@@ -26,6 +29,8 @@ _EXACT_MOST = 1_000  # replicas in the linear program: with more, rounding them 
 _LEAST_FLOW_QPS = 1e-6
 _POLISH_SHARE = 0.3  # of the time, where rounding is the way
 _WORKERS_SHARE = 0.2  # of the time, for a bound with whole workers
+_AGAIN_SHARE = 0.25  # of what is left of it, for another try where replicas did not fit one by one
+_ROOM_LEFT = 0.07  # of all workers of a type then, as whole replicas leave gaps
 KEEP_GAP = 0.02
 
 
@@ -48,10 +53,15 @@ def solve(problem: PlanProblem, time_limit_s: float = 2.0, gap: float = 0.005, k
     left_s, bound = time_limit_s * (1 - _WORKERS_SHARE), liked.bound_usd_per_hour
     if float(base.values[model.columns.replicas].sum()) <= _EXACT_MOST:
         tie = model.tie_usd_per_hour / max(base.bound_usd_per_hour, 1e-9)  # is taken off the bound in the end
-        found = solve_exact(model, base, liked, left_s, max(gap / 2, gap - 1.01 * tie))
+        found = solve_exact(model, base, liked, left_s * (1 - _AGAIN_SHARE), max(gap / 2, gap - 1.01 * tie))
         values, bound = found.values, found.bound_usd_per_hour
         if values is not None:
-            made["exact"] = _fitted(frame, *_counts(model, values))
+            made["exact"] = first = _fitted(frame, *_counts(model, values))
+            unfit = _unfit(model, values, first)
+            if unfit.any() and first.score * (1 - gap) > bound:
+                again = solve_looser(model, base, liked, _room_left(frame, unfit), left_s * _AGAIN_SHARE, gap)
+                if again is not None:
+                    made["exact"] = min(first, _fitted(frame, *_counts(model, again)), key=attrgetter("score"))
     else:
         values = polish(model, base, left_s * _POLISH_SHARE, gap)
         if values is not None:
@@ -118,6 +128,26 @@ def _present(frame: _Frame) -> "_Made | None":
         return found if used[frame.now > 0].all() else _fitted(frame, np.where(used, frame.now, 0), workers)
     except InvalidInput:
         return None
+
+
+def _unfit(model: Model, values: Floats, made: _Made) -> NDArray[np.bool_]:
+    """The types on which what was solved did not fit one by one: more workers or fewer replicas came of it."""
+    replicas, workers = _counts(model, values)
+    dropped = np.bincount(model.place_type, replicas - made.replicas, minlength=len(workers))
+    return (made.workers > workers) | (dropped > 0)
+
+
+def _room_left(frame: _Frame, types: NDArray[np.bool_]) -> csr_array:
+    """Rows that leave a share of all workers of these types free, for each resource: held - (1 - share) m <= 0."""
+    model, count = frame.model, frame.held.shape[1]
+    parts = []
+    for number in np.flatnonzero(types):
+        here = np.flatnonzero((model.place_type == number) & np.isfinite(frame.held).all(axis=1))
+        rows = lil_array((count, model.columns.count))
+        rows[:, model.columns.replicas.start + here] = frame.held[here].T
+        rows[:, number] = _ROOM_LEFT - 1.0
+        parts.append(rows.tocsr())
+    return vstack(parts, format="csr")
 
 
 def _counts(model: Model, values: Floats) -> tuple[Ints, Ints]:
