@@ -198,7 +198,11 @@ class Planned:
         if fleet.blocks.failing(variant, now):
             return None
         reason = orders.start(variant, because, worker_type)
-        if reason is not None and worker_type is None and not make_room(variant, situation, orders, 0.0):
+        if (
+            reason is not None
+            and worker_type is None
+            and not make_room(variant, situation, orders, self._settings.preempt_idle_s)
+        ):
             fleet.blocks.add(variant, reason, now + self._settings.block_s)
         return reason
 
