@@ -1,11 +1,14 @@
 """The planner strategy: what it asks for, starts, drains and gives back."""
 
+from dataclasses import fields, replace
+from typing import Any
+
 import numpy as np
 
-from infaas_ray.domain import HardwareKind
+from infaas_ray.domain import HardwareKind, Variant
 from infaas_ray.policy.autoscaler import Autoscaler, ScalingSettings
 from infaas_ray.policy.lifecycle import State
-from infaas_ray.policy.messages import DrainReplica, PlanMade, ReplicaFailed, SolvePlan, StartReplica
+from infaas_ray.policy.messages import DrainReplica, LoadRequested, PlanMade, ReplicaFailed, SolvePlan, StartReplica
 from infaas_ray.policy.planner.problem import Plan
 from infaas_ray.policy.scaling.settings import PlannerSettings
 from tests.unit.policy.builders import offer, v, worker, worker_type
@@ -119,6 +122,19 @@ def test_what_a_cold_query_needs_starts_before_any_plan() -> None:
     world = World(SMALL, workers=[worker()], settings=settings())
     actions = world.ask(Asked(rows=1, latency_s=None))
     assert starts(actions) == [SMALL.name]
+
+
+def test_what_the_plan_answers_otherwise_is_not_loaded_for_a_query() -> None:
+    fast = Variant(**{**_fields(SMALL.variant), "threads": 2})
+    twin = replace(SMALL, variant=fast, profile=replace(SMALL.profile, variant=fast.name), usd_per_1k=0.002)
+    world = World(SMALL, twin, workers=[worker()], settings=settings())
+    world.ask(Asked(rows=20, latency_s=0.5), seconds=20)
+    assert set(world.counts()) == {SMALL.name}
+    assert twin.name not in starts(world.step(LoadRequested(variant=twin.name)))
+
+
+def _fields(variant: Variant) -> dict[str, Any]:
+    return {x.name: getattr(variant, x.name) for x in fields(variant)}
 
 
 def test_a_replica_that_cannot_start_is_planned_around() -> None:

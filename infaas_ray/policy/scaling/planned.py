@@ -7,8 +7,8 @@ Rules:
 - Following: machines are asked for at once, and given back when they were too many for `release_s` and their boot.
   Replicas are started at once where there is room, and drained when they were too many for a while, new before old:
   not before the planned replicas of the same use case are ready. What must make room for a planned one drains at once.
-- A load that a query asks for is started at once where nothing of its architecture is there or coming; else the plan
-  decides, which knows what all queries ask for.
+- A load that a query asks for is started at once where nothing of its architecture is there, coming or planned; else
+  the plan decides, which knows what all queries ask for.
 - Replicas that are too many cost little while nobody needs their room: they stay for a while, against swapping.
 - A plan that is far from proven the best (the solver had no time) is not followed if there is another.
 - A class that fell silent is kept warm for as long as that is cheaper than letting its next query wait for a start.
@@ -180,14 +180,15 @@ class Planned:
                 self._start(variant, because, None, situation, orders)
 
     def _served(self, variant: str, fleet: Fleet) -> bool:
-        """Whether anything of the variant's architecture is there or coming."""
+        """Whether anything of the variant's architecture is there, coming or planned."""
         offers = fleet.catalog.offers
         architecture = offers[variant].variant.architecture
+        planned = () if self._plan is None else self._plan.replicas
         return any(
             x in offers
             and offers[x].variant.architecture == architecture
-            and fleet.staying(x, State.STARTING, State.READY)
-            for x in fleet.variants()
+            and (x in planned or fleet.staying(x, State.STARTING, State.READY))
+            for x in {*planned, *fleet.variants()}
         )
 
     def _start(
