@@ -116,7 +116,7 @@ def replay(settings: Settings, as_json: bool, log: Path) -> None:
 @click.option("--since", default="", help="From this hour on (UTC), such as 2026-11-25T10 or 2026-11.")
 @click.option(
     "--by",
-    type=click.Choice(["use-case", "variant", "application", "worker-type", "hour"]),
+    type=click.Choice(["use-case", "variant", "worker-type", "hour"]),
     default="use-case",
     show_default=True,
 )

@@ -21,14 +21,14 @@ _EVERY_S = 1.0  # shares are looked at no more often than that
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spent:
-    """Money and rows since the last account: US dollars by (worker type, variant), rows by variant and application.
+    """Money and rows since the last account: US dollars by (worker type, variant), rows by variant.
 
     `usd` also has the accounts `IDLE` and `BOOTING` in the place of a variant. `peak_qps` is the greatest rate by use
     case, in rows a second; `seconds` is the time accounted for.
     """
 
     usd: dict[tuple[str, str], float]
-    rows: dict[tuple[str, str], int]
+    rows: dict[str, int]
     peak_qps: dict[str, float]
     seconds: float
 
@@ -38,7 +38,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self._usd: defaultdict[tuple[str, str], float] = defaultdict(float)
-        self._rows: Counter[tuple[str, str]] = Counter()
+        self._rows: Counter[str] = Counter()
         self._peaks: dict[str, float] = {}
         self._seconds = 0.0
         self._last: float | None = None
@@ -46,7 +46,7 @@ class Ledger:
     def count(self, report: TrafficReported) -> None:
         """Take in what a router served."""
         for variant, rows in report.served.items():
-            self._rows[variant, ""] += rows
+            self._rows[variant] += rows
 
     def advance(self, fleet: Fleet, traffic: Traffic, types: Mapping[str, WorkerType], now: float) -> None:
         """Account for the time since the last call, by what runs now; too short a time waits for the next call.

@@ -50,8 +50,8 @@ class Accounts:
             for (kind, variant), usd in spent.usd.items()
         ]
         usage += [
-            Usage(hour=hour, use_case=_use_case(variant, catalog), variant=variant, application=name, rows=rows)
-            for (variant, name), rows in spent.rows.items()
+            Usage(hour=hour, use_case=_use_case(variant, catalog), variant=variant, rows=rows)
+            for variant, rows in spent.rows.items()
         ]
         peaks = [
             Peak(hour=hour, use_case=name, peak_qps=peak, seconds=spent.seconds)

@@ -56,7 +56,6 @@ USAGE = sql.Table(
     sql.Column("use_case", sql.String(201), primary_key=True),
     sql.Column("variant", sql.String(400), primary_key=True),
     sql.Column("worker_type", sql.String(100), primary_key=True),
-    sql.Column("application", sql.String(100), primary_key=True),
     sql.Column("usd", sql.Float, nullable=False),
     sql.Column("rows", sql.BigInteger, nullable=False),
 )

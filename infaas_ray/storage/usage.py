@@ -17,17 +17,15 @@ from infaas_ray.storage.schema import PEAKS, USAGE
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """US dollars spent on a variant on a worker type in an hour, and the rows that it answered for an application.
+    """US dollars spent on a variant on a worker type in an hour, and the rows that it answered.
 
-    `variant` may be an account of the ledger instead (idle, booting), without a use case. Money of rows of several
-    applications stands under the application "", apart from their rows.
+    `variant` may be an account of the ledger instead (idle, booting), without a use case. Rows have no worker type.
     """
 
     hour: str
     use_case: str
     variant: str
     worker_type: str = ""
-    application: str = ""
     usd: float = 0.0
     rows: int = 0
 
@@ -46,7 +44,7 @@ def record_usage(metadata: Metadata, usage: Iterable[Usage], peaks: Iterable[Pea
     """Add to what the hours have; all or nothing."""
     with metadata.writing() as connection:
         for x in usage:
-            key = {name: getattr(x, name) for name in ("hour", "use_case", "variant", "worker_type", "application")}
+            key = {name: getattr(x, name) for name in ("hour", "use_case", "variant", "worker_type")}
             _add(connection, USAGE, key, {"usd": USAGE.c.usd + x.usd, "rows": USAGE.c.rows + x.rows}, x)
         for peak in peaks:
             key = {"hour": peak.hour, "use_case": peak.use_case}

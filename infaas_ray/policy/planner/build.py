@@ -29,7 +29,7 @@ from infaas_ray.policy.scaling.settings import PlannerSettings
 
 _MEMORY = "memory"
 _WEAR = 0.02  # of a row's price on offer, that counts even where the machine is paid anyway
-_CROWD = 1e-6  # usd/h of each replica, so that fewer are preferred
+_START = 1e-6  # usd/h of each start beside its machine, so that none is free where the machine is
 _COLD_QPS = 1e-3  # of a class that is kept warm without demand
 
 
@@ -43,7 +43,6 @@ class Wanted:
     max_usd_per_1k: float | None
     demand_qps: float
     z: float
-    degrade: bool = False
 
     @property
     def name(self) -> str:
@@ -119,11 +118,12 @@ class Builder:
                 PlanType(
                     name=name,
                     resources={**known.resources, _MEMORY: float(known.memory_bytes)},
-                    usd_per_hour=known.usd_per_hour * (self._settings.spot_factor if known.spot else 1.0),
+                    usd_per_hour=known.usd_per_hour,
                     now=counts[name],
                     least=min(known.min_workers, counts[name]) if blocked else known.min_workers,
                     most=counts[name] if blocked else known.max_workers,
                     boot_usd_per_hour=known.usd_per_hour * fleet.machines.boot_s(known) / hold_s,
+                    risk_usd_per_hour=known.usd_per_hour * (self._settings.spot_factor - 1.0) if known.spot else 0.0,
                 )
             )
         others: dict[str, list[Mapping[str, float]]] = {}
@@ -176,7 +176,7 @@ class Builder:
                 continue
             works = float(needs.threads) if needs.resource != "GPU" else 1.0
             share = max(needs.amount / total, needs.memory_bytes / kind.resources[_MEMORY])
-            start = kind.usd_per_hour * share * start_s / self._settings.hold_s + _CROWD
+            start = kind.usd_per_hour * share * start_s / self._settings.hold_s + _START
             places.append(
                 PlanPlace(
                     worker_type=number,
@@ -191,20 +191,19 @@ class Builder:
     # ---- classes
 
     def _class(self, wanted: Wanted) -> PlanClass | None:
-        options: list[tuple[Offer, int, Carried, bool]] = []
+        options: list[tuple[Offer, int, Carried]] = []
         bound_s = inf if wanted.latency_s is None else wanted.latency_s - self._settings.overhead_s
         for offer in self._known.front(wanted.target):
-            able = wanted.min_accuracy is None or offer.accuracy >= wanted.min_accuracy
+            poor = wanted.min_accuracy is not None and offer.accuracy < wanted.min_accuracy
             dear = wanted.max_usd_per_1k is not None and offer.usd_per_1k > wanted.max_usd_per_1k
-            if dear or not (able or wanted.degrade):
+            if poor or dear:
                 continue
             carried = self._known.capacity(offer).carried(bound_s, wanted.demand_qps, wanted.z)
             index = self._index(offer) if carried is not None else None
             if carried is not None and index is not None:
-                options.append((offer, index, carried, able))
+                options.append((offer, index, carried))
         if not options:
             return None
-        refusal = self._refusal(wanted, options)
         return PlanClass(
             name=wanted.name,
             demand_qps=max(_COLD_QPS, wanted.demand_qps),
@@ -213,27 +212,20 @@ class Builder:
                     variant=index,
                     rate_qps=carried.rate_qps,
                     busy_s=carried.busy_s,
-                    penalty_usd_per_1k=_WEAR * offer.usd_per_1k
-                    + (0.0 if able else refusal * _loss(offer.accuracy, wanted.min_accuracy)),
+                    penalty_usd_per_1k=_WEAR * offer.usd_per_1k,
                 )
-                for offer, index, carried, able in options
+                for offer, index, carried in options
             ),
-            refusal_usd_per_1k=refusal,
+            refusal_usd_per_1k=self._refusal(wanted, options),
         )
 
-    def _refusal(self, wanted: Wanted, options: Sequence[tuple[Offer, int, Carried, bool]]) -> float:
+    def _refusal(self, wanted: Wanted, options: Sequence[tuple[Offer, int, Carried]]) -> float:
         """Price of refusing 1,000 rows: a multiple of what serving them costs, be it by a machine of their own."""
         demand = max(_COLD_QPS, wanted.demand_qps)
-        dearest = max(offer.usd_per_1k for offer, _, _, _ in options)
+        dearest = max(offer.usd_per_1k for offer, _, _ in options)
         alone = [
             self._types[place.worker_type].usd_per_hour * max(1.0, demand / carried.rate_qps) / (3.6 * demand)
-            for _, index, carried, _ in options
+            for _, index, carried in options
             for place in self._variants[index].places
         ]
         return self._settings.refusal_factor * max(dearest, min(alone, default=0.0))
-
-
-def _loss(accuracy: float, asked: float | None) -> float:
-    """The share of a refusal's price that an answer of less accuracy costs: a tenth at least, nine tenths at most."""
-    missing = 0.0 if not asked else max(0.0, asked - accuracy) / asked
-    return min(0.9, 0.1 + missing)

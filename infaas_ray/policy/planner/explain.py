@@ -110,7 +110,7 @@ def _summary(plan: Plan) -> str:
     words = f"{workers} for {_usd(plan.machines_usd_per_hour)} an hour"
     changes = plan.objective_usd_per_hour - plan.machines_usd_per_hour
     if changes > 5e-4:
-        words += f", {_usd(changes)} for changes, lost accuracy and refusals"
+        words += f", {_usd(changes)} for changes, risk, lost accuracy and refusals"
     if refused > _NOTHING_QPS:
         words += f"; {refused:.4g} rows/s are refused"
     return f"{words}; no plan costs more than {plan.gap:.2%} less"

@@ -150,7 +150,7 @@ def _columns(types: int, places: int, busy: int, options: int, classes: int, mus
 
 def _cost(problem: PlanProblem, columns: Columns, places: Sequence[PlanPlace], penalty: Floats) -> Floats:
     cost = np.zeros(columns.count)
-    cost[columns.workers] = [x.usd_per_hour for x in problem.types]
+    cost[columns.workers] = [x.usd_per_hour + x.risk_usd_per_hour for x in problem.types]
     cost[columns.replicas] = TIE_USD_PER_HOUR
     cost[columns.flows] = penalty
     cost[columns.refused] = [x.refusal_usd_per_1k * USD_PER_1K_IN_HOUR for x in problem.classes]

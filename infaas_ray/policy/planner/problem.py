@@ -16,6 +16,7 @@ class PlanType:
     """A worker type: what one has, what it costs, how many there are now (booting ones too) and may be.
 
     `resources` by name; "memory" in bytes is one of them. Each worker beyond `now` costs `boot_usd_per_hour` more.
+    `risk_usd_per_hour` is not paid, but counts in a choice: the trouble of losing a spot machine.
     """
 
     name: str
@@ -25,6 +26,7 @@ class PlanType:
     least: int = 0
     most: int = 100
     boot_usd_per_hour: float = 0.0
+    risk_usd_per_hour: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,8 +105,8 @@ class Flow:
 class Plan:
     """What to have: `workers` by type, `replicas` by variant and type, and why.
 
-    `objective_usd_per_hour` is the price of machines, changes and penalties; no plan for the problem has one below
-    `bound_usd_per_hour`, as proven by the solver. `refused_qps` by class is what the plan does not serve.
+    `objective_usd_per_hour` is the price of machines, their risk, changes and penalties; no plan for the problem has one
+    below `bound_usd_per_hour`, as proven by the solver. `refused_qps` by class is what the plan does not serve.
     `marginal_usd_per_1k` by class is what 1,000 more of its rows would cost (the shadow price of its demand).
     `solver` names the way: "kept" (what is there is good enough), "exact" (branch and bound) or "rounded" (linear
     program, rounded).

@@ -169,6 +169,7 @@ def _fitted(frame: _Frame, replicas: Ints, workers: Ints) -> _Made:
         limits[model.columns.replicas] = packed.replicas
     found = solve_linear(model, lower, upper, model.cuts[:0]).x
     prices = np.array([x.usd_per_hour for x in problem.types], dtype=float)
+    risks = np.array([x.risk_usd_per_hour for x in problem.types], dtype=float)
     parts = (model.columns.flows, model.columns.refused, model.columns.started, model.columns.booted)
     machines = float(packed.workers @ prices)
     return _Made(
@@ -177,7 +178,9 @@ def _fitted(frame: _Frame, replicas: Ints, workers: Ints) -> _Made:
         flows=found[model.columns.flows],
         refused=found[model.columns.refused],
         missing_usd_per_hour=float(model.cost[model.columns.missing] @ found[model.columns.missing]),
-        objective_usd_per_hour=machines + sum(float(model.cost[x] @ found[x]) for x in parts),
+        objective_usd_per_hour=machines
+        + float(packed.workers @ risks)
+        + sum(float(model.cost[x] @ found[x]) for x in parts),
         machines_usd_per_hour=machines,
     )
 

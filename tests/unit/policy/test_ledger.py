@@ -70,7 +70,7 @@ def test_rows_and_peaks() -> None:
         ledger.count(report)
         ledger.advance(fleet, seen, {"test": TEST}, float(second))
     found = ledger.take()
-    assert found.rows[v("a"), ""] == 29 * 50
+    assert found.rows[v("a")] == 29 * 50
     assert found.peak_qps["classification:digits"] == pytest.approx(50, rel=0.01)
 
 
