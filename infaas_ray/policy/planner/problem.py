@@ -105,8 +105,8 @@ class Flow:
 class Plan:
     """What to have: `workers` by type, `replicas` by variant and type, and why.
 
-    `objective_usd_per_hour` is the price of machines, their risk, changes and penalties; no plan for the problem has one
-    below `bound_usd_per_hour`, as proven by the solver. `refused_qps` by class is what the plan does not serve.
+    `objective_usd_per_hour` is the price of machines, their risk, changes and penalties; no plan for the problem has
+    one below `bound_usd_per_hour`, as proven by the solver. `refused_qps` by class is what the plan does not serve.
     `marginal_usd_per_1k` by class is what 1,000 more of its rows would cost (the shadow price of its demand).
     `solver` names the way: "kept" (what is there is good enough), "exact" (branch and bound) or "rounded" (linear
     program, rounded).
