@@ -18,11 +18,14 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 
-def connect(settings: Settings | None = None) -> System:
-    """Connect to the running system; close it, or use `with`. Raises NotRunning where there is none."""
+def connect(settings: Settings | None = None, *, application: str = "") -> System:
+    """Connect to the running system; close it, or use `with`. Raises NotRunning where there is none.
+
+    `application` says whose the queries are, for `infaas cost --by application`.
+    """
     from infaas_ray.serving.launch import open_system
 
-    return open_system(settings or load_settings())
+    return open_system(settings or load_settings(), application)
 
 
 def register(

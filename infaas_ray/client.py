@@ -57,12 +57,16 @@ class Client:
     """A client of one system. Thread-safe; keeps its connections open until closed.
 
     `url` may leave out `http://`. `timeout_s` bounds one request, connection included. With `retries`, a query
-    refused for lack of capacity is asked again after the time that the server names.
+    refused for lack of capacity is asked again after the time that the server names. `application` says whose the
+    queries are, for the accounts, where a query does not say otherwise.
     """
 
-    def __init__(self, url: str = "http://127.0.0.1:8000", *, timeout_s: float = 60.0, retries: int = 0) -> None:
+    def __init__(
+        self, url: str = "http://127.0.0.1:8000", *, timeout_s: float = 60.0, retries: int = 0, application: str = ""
+    ) -> None:
         self.url = url if "://" in url else f"http://{url}"
         self._retries = retries
+        self._application = application
         self._http = httpx.Client(base_url=self.url, timeout=timeout_s)
 
     def infer(
@@ -75,12 +79,15 @@ class Client:
         max_usd_per_1k: float | None = None,
         on_miss: str | None = None,
         offline: bool = False,
+        application: str | None = None,
         query_id: str | None = None,
     ) -> Result:
         """Ask `target` (a use case, an architecture or a variant); raises the errors of `infaas_ray.errors`."""
         parameters = _parameters(latency_ms, min_accuracy, max_usd_per_1k, on_miss)
         if offline:
             parameters["offline"] = True
+        if whose := self._application if application is None else application:
+            parameters["application"] = whose
         body, json_bytes = encode_request(inputs, parameters, query_id or uuid.uuid4().hex)
         for attempt in range(self._retries + 1):
             try:

@@ -23,6 +23,7 @@ from infaas_ray.errors import InvalidInput
 Array = np.ndarray[Any, np.dtype[Any]]
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
+_APPLICATION = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 # Open Inference Protocol datatype -> NumPy dtype name. BYTES is absent on purpose: variants take numbers.
 DATATYPES: Mapping[str, str] = {
@@ -57,6 +58,15 @@ def _check_name(what: str, name: str) -> None:
             f"{what} {name!r} is not a valid name: use 1 to 100 of a-z, 0-9, '.', '_', '-', "
             "starting with a letter or digit"
         )
+
+
+def application_name(name: object) -> str:
+    """The name of an application, for the accounts; empty where there is none. Raises InvalidInput for a wrong one."""
+    if name == "":
+        return ""
+    if not isinstance(name, str) or not _APPLICATION.fullmatch(name):
+        raise InvalidInput(f"application must be 1 to 64 of a-z, A-Z, 0-9, '.', '_', '-', not {name!r:.80}")
+    return name
 
 
 def _check_number(
@@ -404,6 +414,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
     """One question: a target, an SLO, and input tensors that all have `rows` rows (their first dimension).
 
     A driver that asks thousands may send some as one: then `bundle` queries of equal rows share the fate of all.
+    `application` says whose query it is, for the accounts; nothing where nobody said.
     """
 
     id: str
@@ -412,6 +423,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
     inputs: Mapping[str, Array]
     rows: int
     bundle: int = 1
+    application: str = ""
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,11 +11,12 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 import numpy as np
 
-from infaas_ray.domain import DATATYPES, SLO, Answer, Array, OnMiss, TensorSpec, datatype_of
+from infaas_ray.domain import DATATYPES, SLO, Answer, Array, OnMiss, TensorSpec, application_name, datatype_of
 from infaas_ray.errors import InvalidInput
 
 JSON_LENGTH_HEADER = "inference-header-content-length"
 SLO_PARAMETERS = ("latency_ms", "min_accuracy", "max_usd_per_1k", "on_miss", "offline")
+APPLICATION, APPLICATION_HEADER = "application", "x-application"
 SLO_HEADERS = {
     "x-slo-latency-ms": "latency_ms",
     "x-slo-min-accuracy": "min_accuracy",
@@ -24,6 +25,7 @@ SLO_HEADERS = {
 }
 # Parameters of the protocol itself, or of its clients, that do not concern the choice of a variant.
 _FOREIGN = {"sequence_id", "sequence_start", "sequence_end", "priority", "headers", "binary_data_output", "timeout"}
+_NO_SLO_PARAMETERS = {*_FOREIGN, APPLICATION}
 
 _MOST_DIMENSIONS = 32
 _MOST_LENGTH = 2**31 - 1
@@ -229,9 +231,11 @@ def slo_of(parameters: Mapping[str, Any], headers: Mapping[str, str]) -> SLO:
     """
     if not parameters and not any(x in headers for x in SLO_HEADERS):
         return _NO_SLO
-    unknown = [x for x in parameters if x not in SLO_PARAMETERS and x not in _FOREIGN and not x.startswith("triton_")]
+    unknown = [
+        x for x in parameters if x not in SLO_PARAMETERS and x not in _NO_SLO_PARAMETERS and not x.startswith("triton_")
+    ]
     if unknown:
-        raise InvalidInput(f"unknown parameter {unknown[0]!r}; known: {', '.join(SLO_PARAMETERS)}")
+        raise InvalidInput(f"unknown parameter {unknown[0]!r}; known: {', '.join((*SLO_PARAMETERS, APPLICATION))}")
     given: dict[str, Any] = {SLO_HEADERS[x]: _header_value(x, headers[x]) for x in SLO_HEADERS if x in headers}
     given.update({x: parameters[x] for x in SLO_PARAMETERS if x in parameters})
     if "latency_ms" not in given and parameters.get("timeout"):
@@ -249,6 +253,16 @@ def slo_of(parameters: Mapping[str, Any], headers: Mapping[str, str]) -> SLO:
         on_miss=_ON_MISS[on_miss],
         offline=_flag("offline", given.get("offline", False)),
     )
+
+
+def application_of(parameters: Mapping[str, Any], headers: Mapping[str, str]) -> str:
+    """The application that a request names in its parameters, or else in its headers; empty where it names none.
+
+    Raises InvalidInput for what is no name.
+    """
+    if APPLICATION in parameters:
+        return application_name(parameters[APPLICATION])
+    return application_name(headers[APPLICATION_HEADER]) if APPLICATION_HEADER in headers else ""
 
 
 def _shown(value: Any) -> str:

@@ -33,6 +33,7 @@ def _url(settings: Settings, url: str | None) -> str:
 @click.option("--input", "inputs", multiple=True, metavar="NAME=FILE.npy", help="An input tensor; repeat for more.")
 @click.option("--inputs", "archive", type=click.Path(path_type=Path), help=".npz with one array per input.")
 @click.option("--on-miss", type=click.Choice(["reject", "degrade", "late"]), help="If the SLO cannot be met now.")
+@click.option("--application", default="", help="Whose query it is, for 'infaas cost --by application'.")
 @click.option("--url", help="Address of the system (default: the one that runs here).")
 @slo_options
 @command
@@ -42,12 +43,13 @@ def query(
     target: str,
     inputs: tuple[str, ...],
     archive: Path | None,
+    application: str,
     url: str | None,
     **slo: Any,
 ) -> None:
     """Ask TARGET (a use case, an architecture or a variant) and show who answered."""
     arrays = _read_inputs(inputs, archive)
-    with Client(_url(settings, url)) as client:
+    with Client(_url(settings, url), application=application) as client:
         result = client.infer(target, _only_inputs(client, target, arrays, archive), **slo)
     told = {name: getattr(result, name) for name in result.__slots__ if name != "outputs"}
     content = {**told, "outputs": {name: x.tolist() for name, x in result.outputs.items()}}

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from infaas_ray.domain import WorkerType
+from infaas_ray.policy.applications import Applications
 from infaas_ray.policy.fleet import Fleet
 from infaas_ray.policy.lifecycle import Worker
 from infaas_ray.policy.messages import TrafficReported
@@ -23,14 +24,16 @@ _EVERY_S = 1.0  # shares are looked at no more often than that
 class Spent:
     """Money and rows since the last account: US dollars by (worker type, variant), rows by variant.
 
-    `usd` also has the accounts `IDLE` and `BOOTING` in the place of a variant. `peak_qps` is the greatest rate by use
-    case, in rows a second; `seconds` is the time accounted for.
+    `usd` also has the accounts `IDLE` and `BOOTING` in the place of a variant. `applications` are the rows of named
+    applications, by (application, variant). `peak_qps` is the greatest rate by use case, in rows a second; `seconds`
+    is the time accounted for.
     """
 
     usd: dict[tuple[str, str], float]
     rows: dict[str, int]
     peak_qps: dict[str, float]
     seconds: float
+    applications: dict[tuple[str, str], int]
 
 
 class Ledger:
@@ -39,6 +42,7 @@ class Ledger:
     def __init__(self) -> None:
         self._usd: defaultdict[tuple[str, str], float] = defaultdict(float)
         self._rows: Counter[str] = Counter()
+        self._applications = Applications()
         self._peaks: dict[str, float] = {}
         self._seconds = 0.0
         self._last: float | None = None
@@ -47,6 +51,8 @@ class Ledger:
         """Take in what a router served."""
         for variant, rows in report.served.items():
             self._rows[variant] += rows
+        for application, by_variant in report.applications.items():
+            self._applications.of(application).window.update(by_variant)
 
     def advance(self, fleet: Fleet, traffic: Traffic, types: Mapping[str, WorkerType], now: float) -> None:
         """Account for the time since the last call, by what runs now; too short a time waits for the next call.
@@ -72,7 +78,14 @@ class Ledger:
 
     def take(self) -> Spent:
         """The account since the last call, and start a new one."""
-        found = Spent(usd=dict(self._usd), rows=dict(self._rows), peak_qps=self._peaks, seconds=self._seconds)
+        applications = self._applications.take(self._last or 0.0)
+        found = Spent(
+            usd=dict(self._usd),
+            rows=dict(self._rows),
+            peak_qps=self._peaks,
+            seconds=self._seconds,
+            applications={(name, variant): rows for name, of in applications.items() for variant, rows in of.items()},
+        )
         self._usd, self._rows, self._peaks, self._seconds = defaultdict(float), Counter(), {}, 0.0
         return found
 

@@ -89,7 +89,7 @@ class TrafficReported(Message, frozen=True, kw_only=True):
     `served` counts it where it was dispatched; `refused` counts, by wanted variant, those refused for lack of capacity.
     `classes` counts by what was asked, whatever became of it. At the end of the window: `ongoing` by variant, online
     rows that are queued, computed, or wait for a load; `slowdowns` by replica, measured over profiled latency, of those
-    that are markedly slow.
+    that are markedly slow. `applications` is what of `served` was of a named application, by its name and variant.
     """
 
     router: str
@@ -100,6 +100,7 @@ class TrafficReported(Message, frozen=True, kw_only=True):
     classes: tuple[ClassCount, ...] = ()
     ongoing: Mapping[str, int] = msgspec.field(default_factory=dict)
     slowdowns: Mapping[str, float] = msgspec.field(default_factory=dict)
+    applications: Mapping[str, Mapping[str, int]] = msgspec.field(default_factory=dict)
 
 
 class LoadRequested(Message, frozen=True, kw_only=True):

@@ -12,7 +12,7 @@ from infaas_ray.policy.ledger import Ledger, Spent
 from infaas_ray.policy.messages import Event, TrafficReported
 from infaas_ray.policy.routing import Catalog
 from infaas_ray.storage.metadata import Metadata
-from infaas_ray.storage.usage import Peak, Usage, record_usage
+from infaas_ray.storage.usage import Peak, Share, Usage, record_usage
 
 _WRITE_S = 60.0
 
@@ -57,7 +57,11 @@ class Accounts:
             Peak(hour=hour, use_case=name, peak_qps=peak, seconds=spent.seconds)
             for name, peak in spent.peak_qps.items()
         ]
-        record_usage(self._metadata, usage, peaks)
+        shares = [
+            Share(hour=hour, application=name, use_case=_use_case(variant, catalog), variant=variant, rows=rows)
+            for (name, variant), rows in spent.applications.items()
+        ]
+        record_usage(self._metadata, usage, peaks, shares)
 
 
 def _use_case(variant: str, catalog: Catalog) -> str:

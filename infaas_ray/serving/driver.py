@@ -19,7 +19,7 @@ from typing import Any, Self, TypeVar
 
 import uvloop
 
-from infaas_ray.domain import SLO, Answer, Array, OnMiss
+from infaas_ray.domain import SLO, Answer, Array, OnMiss, application_name
 from infaas_ray.errors import InfaasError, InvalidInput, NotRunning
 from infaas_ray.serving.channel import Connection, connect
 from infaas_ray.serving.sender import Collector, Message, Outcome, Sender
@@ -31,9 +31,13 @@ _BUNDLE_BYTES = 256 * 1024
 
 
 class System:
-    """A running system, as a driver sees it. Make it with `infaas_ray.connect`; close it, or use `with`."""
+    """A running system, as a driver sees it. Make it with `infaas_ray.connect`; close it, or use `with`.
 
-    def __init__(self, addresses: list[str], secret: bytes) -> None:
+    `application` says whose the queries are, for the accounts, where a call does not say otherwise.
+    """
+
+    def __init__(self, addresses: list[str], secret: bytes, application: str = "") -> None:
+        self._application = application_name(application)
         if not addresses:
             raise NotRunning("no router answers yet; wait a moment, or look at 'infaas status'")
         self._loop = uvloop.new_event_loop()
@@ -60,10 +64,11 @@ class System:
         max_usd_per_1k: float | None = None,
         on_miss: str = "reject",
         offline: bool = False,
+        application: str | None = None,
     ) -> Answer:
         """Answer one query of one or more rows. Raises the errors of `infaas_ray.errors`."""
         slo = make_slo(latency_ms, min_accuracy, max_usd_per_1k, on_miss, offline)
-        outcome = self._ask(target, inputs, slo).result()
+        outcome = self._ask(target, inputs, slo, application).result()
         if isinstance(outcome, InfaasError):
             raise outcome
         return outcome
@@ -78,10 +83,11 @@ class System:
         max_usd_per_1k: float | None = None,
         on_miss: str = "reject",
         offline: bool = False,
+        application: str | None = None,
     ) -> Future[Outcome]:
         """Ask one query and go on; the future gives its answer, or its error as a value."""
         slo = make_slo(latency_ms, min_accuracy, max_usd_per_1k, on_miss, offline)
-        return self._ask(target, inputs, slo)
+        return self._ask(target, inputs, slo, application)
 
     def query_many(
         self,
@@ -95,6 +101,7 @@ class System:
         max_usd_per_1k: float | None = None,
         on_miss: str = "reject",
         offline: bool = False,
+        application: str | None = None,
         progress: bool = False,
     ) -> Iterator[Outcome]:
         """Ask many queries and yield their outcomes in the order of the queries.
@@ -108,7 +115,7 @@ class System:
         early: dict[int, list[Outcome]] = {}
         due = 0
         with _bar(progress, target, total) as advance:
-            for first, outcomes in self._stream(target, slo, parts, window):
+            for first, outcomes in self._stream(target, slo, parts, window, application):
                 early[first] = outcomes
                 while due in early:
                     now = early.pop(due)
@@ -127,23 +134,29 @@ class System:
         max_usd_per_1k: float | None = None,
         on_miss: str = "reject",
         offline: bool = False,
+        application: str | None = None,
         progress: bool = False,
     ) -> Iterator[tuple[int, Outcome]]:
         """Like `query_many`, but yield each outcome as soon as it is there, with the number of its query (from 0)."""
         slo = make_slo(latency_ms, min_accuracy, max_usd_per_1k, on_miss, offline)
         parts, total = _parts(inputs, rows_per_query)
         with _bar(progress, target, total) as advance:
-            for first, outcomes in self._stream(target, slo, parts, window):
+            for first, outcomes in self._stream(target, slo, parts, window, application):
                 yield from enumerate(advance(outcomes), first)
 
     def _stream(
-        self, target: str, slo: SLO, parts: Iterator[tuple[Mapping[str, Array], int]], window: int
+        self,
+        target: str,
+        slo: SLO,
+        parts: Iterator[tuple[Mapping[str, Array], int]],
+        window: int,
+        application: str | None,
     ) -> Iterator[tuple[int, list[Outcome]]]:
         """Ask messages and yield the outcomes of each as they come, with the number of its first query."""
-        fields, collector = slo_fields(slo), Collector(self._loop)
+        fields, collector, whose = slo_fields(slo), Collector(self._loop), self._whose(application)
         under_way = first = 0
         for part, count in parts:
-            self._sender.send(Message(target, fields, part, count, partial(collector.put, first)))
+            self._sender.send(Message(target, fields, part, count, partial(collector.put, first), whose))
             first += count
             under_way += 1
             while under_way >= max(1, window):
@@ -171,10 +184,19 @@ class System:
         found: list[dict[str, Any]] = reply.fields["candidates"]
         return found
 
-    def _ask(self, target: str, inputs: Mapping[str, Array], slo: SLO) -> Future[Outcome]:
+    def _whose(self, application: str | None) -> str:
+        return self._application if application is None else application_name(application)
+
+    def _ask(
+        self, target: str, inputs: Mapping[str, Array], slo: SLO, application: str | None = None
+    ) -> Future[Outcome]:
         future: Future[Outcome] = Future()
         future.set_running_or_notify_cancel()  # what was sent cannot be called back
-        self._sender.send(Message(target, slo_fields(slo), inputs, 1, lambda outcomes: future.set_result(outcomes[0])))
+
+        def done(outcomes: list[Outcome]) -> None:
+            future.set_result(outcomes[0])
+
+        self._sender.send(Message(target, slo_fields(slo), inputs, 1, done, self._whose(application)))
         return future
 
     def close(self) -> None:

@@ -23,6 +23,7 @@ from infaas_ray.errors import InfaasError, InvalidInput, PayloadTooLarge, Unavai
 from infaas_ray.protocol import (
     JSON_LENGTH_HEADER,
     InferRequest,
+    application_of,
     decode_explain,
     decode_request,
     encode_response,
@@ -271,6 +272,7 @@ class HttpApp:
             slo=slo,
             inputs=inputs,
             rows=len(next(iter(inputs.values()))),
+            application=application_of(asked.parameters, request.headers),
         )
         if asked.outputs:
             self._check_outputs(target, [x.name for x in asked.outputs])

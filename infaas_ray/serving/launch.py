@@ -199,7 +199,7 @@ def history(settings: Settings) -> list[tuple[float, dict[str, int]]]:
     return found
 
 
-def open_system(settings: Settings) -> System:
+def open_system(settings: Settings, application: str = "") -> System:
     """Connect a driver to the routers of the running system. Raises NotRunning where there is none."""
     run = _running(settings)
     with joined(run):
@@ -208,5 +208,5 @@ def open_system(settings: Settings) -> System:
         while True:
             addresses, secret = ray.get(controller.routers.remote(), timeout=30.0)
             if addresses or time.monotonic() > end:
-                return System(addresses, bytes(secret))
+                return System(addresses, bytes(secret), application)
             time.sleep(0.2)

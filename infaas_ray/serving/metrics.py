@@ -6,7 +6,7 @@ them into its form when it is asked.
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
@@ -47,6 +47,7 @@ class Metrics(Collector):
     def __init__(self, router: Router) -> None:
         self._outcomes: Counter[str] = Counter(dict.fromkeys(OUTCOMES, 0))
         self._selections: Counter[str] = Counter()
+        self._applications = router.applications
         self._missed = 0
         self._usd = 0.0
         self._latency, self._queue, self._compute = _Histogram(), _Histogram(), _Histogram()
@@ -63,7 +64,12 @@ class Metrics(Collector):
         self._latency.observe(answer.latency_s)
         self._queue.observe(answer.queue_s)
         self._compute.observe(answer.compute_s)
-        self._usd += answer.usd_per_1k * query.rows / 1000
+        usd = answer.usd_per_1k * query.rows / 1000
+        self._usd += usd
+        if query.application:
+            account = self._applications.of(query.application)
+            account.answered_rows += query.rows
+            account.answered_usd += usd
         if not answer.slo_met:
             self._missed += query.bundle
 
@@ -79,6 +85,11 @@ class Metrics(Collector):
             "infaas_slo_violations", "Answers that missed a bound of their SLO", value=self._missed
         )
         yield CounterMetricFamily("infaas_cost_usd", "Price of the rows answered", value=self._usd)
+        accounts = self._applications.accounts
+        rows = {name: x.answered_rows for name, x in accounts.items()}
+        usd = {name: x.answered_usd for name, x in accounts.items()}
+        yield _labelled("infaas_application_rows", "Rows answered by named application", "application", rows)
+        yield _labelled("infaas_application_cost_usd", "Price of these rows", "application", usd)
         histograms = {
             "infaas_query_duration_seconds": ("Time in the router, arrival to answer", self._latency),
             "infaas_queue_duration_seconds": ("Wait in the replica before the batch ran", self._queue),
@@ -88,7 +99,7 @@ class Metrics(Collector):
             yield HistogramMetricFamily(name, text, buckets=histogram.buckets(), sum_value=histogram.total_s)
 
 
-def _labelled(name: str, text: str, label: str, counts: Counter[str]) -> CounterMetricFamily:
+def _labelled(name: str, text: str, label: str, counts: Mapping[str, float]) -> CounterMetricFamily:
     family = CounterMetricFamily(name, text, labels=[label])
     for value, count in counts.items():
         family.add_metric([value], count)

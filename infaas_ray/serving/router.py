@@ -29,6 +29,7 @@ from infaas_ray.errors import (
     one_of,
 )
 from infaas_ray.policy import demand
+from infaas_ray.policy.applications import Applications
 from infaas_ray.policy.candidates import Condition
 from infaas_ray.policy.messages import TrafficReported
 from infaas_ray.policy.routing import Catalog, ReadyReplica, RoutingTable
@@ -94,6 +95,7 @@ class Router:
         self._window = {"wanted": Counter[str](), "served": Counter[str](), "refused": Counter[str]()}
         self._wished: Counter[demand.Asked] = Counter()
         self._missed: Counter[demand.Asked] = Counter()
+        self.applications = Applications()
         self.counts: Counter[str] = Counter()
         self.by_variant: Counter[str] = Counter()
         self.on_outcome: Callable[[str, Query, Answer | None], None] = lambda outcome, query, answer: None
@@ -154,6 +156,7 @@ class Router:
             classes=demand.class_counts(self._wished, self._missed),
             ongoing=ongoing(self._loads),
             slowdowns=slowdowns(self._loads),
+            applications=self.applications.take(now),
         )
         self._wished.clear()
         self._missed.clear()
@@ -366,6 +369,8 @@ class Router:
         hold(load, query.slo, query.rows)
         trip = asked.trip = Trip(to, load, self._index, time.monotonic())
         self._window["served"][to.variant] += query.rows
+        if query.application:
+            self.applications.of(query.application).window[to.variant] += query.rows
         connection = self._connections.ready(to.replica)
         if connection is None:
             self._begin(asked, self._reach(asked, trip, self._replicas[to.replica]))

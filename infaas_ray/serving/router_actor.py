@@ -13,7 +13,7 @@ from ray import serve
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from infaas_ray.config import Settings
-from infaas_ray.domain import SLO, Answer, OnMiss, Query
+from infaas_ray.domain import SLO, Answer, OnMiss, Query, application_name
 from infaas_ray.errors import InfaasError, ReplicaLost
 from infaas_ray.policy.rhythm import REPORT_S, SAME_LOAD_S
 from infaas_ray.policy.routing import ReadyReplica
@@ -142,7 +142,15 @@ class RouterActor:
         if bundle > 1 and not self._router.takes(target, rows, slo):
             call.reply({"split": True}, {})  # too much at once, perhaps; its parts are asked on their own
             return
-        query = Query(id=fields["id"], target=target, slo=slo, inputs=call.arrays, rows=rows, bundle=bundle)
+        query = Query(
+            id=fields["id"],
+            target=target,
+            slo=slo,
+            inputs=call.arrays,
+            rows=rows,
+            bundle=bundle,
+            application=application_name(fields.get("application", "")),
+        )
         self._router.submit(query, partial(_tell, call))
 
 

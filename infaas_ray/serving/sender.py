@@ -29,6 +29,7 @@ class Message:
     inputs: Mapping[str, Array]
     count: int
     done: Callable[[list[Outcome]], None]
+    application: str = ""
 
     @property
     def rows(self) -> int:
@@ -81,13 +82,15 @@ class Sender:
                 message.done(_answers(query_id, reply, message.count))
 
         try:
-            fields = {
+            fields: dict[str, Any] = {
                 "id": query_id,
                 "target": message.target,
                 "rows": message.rows,
                 "slo": message.slo,
                 "bundle": message.count,
             }
+            if message.application:
+                fields["application"] = message.application
             connection.ask("query", fields, message.inputs, replied)
         except Exception as error:
             words = f"inputs must be NumPy arrays by name ({type(error).__name__}: {error})"
@@ -107,7 +110,7 @@ class Sender:
                     message.done(found[0] + found[1])
 
             inputs = {name: x[part] for name, x in message.inputs.items()}
-            self.send(Message(message.target, message.slo, inputs, count, done))
+            self.send(Message(message.target, message.slo, inputs, count, done, message.application))
 
         send(0, half, slice(cut))
         send(1, message.count - half, slice(cut, None))

@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from infaas_ray.errors import ConfigError
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 SCHEMA = sql.MetaData()
 STATE = sql.Table(
@@ -67,6 +67,15 @@ PEAKS = sql.Table(
     sql.Column("peak_qps", sql.Float, nullable=False),
     sql.Column("seconds", sql.Float, nullable=False),
 )
+SHARES = sql.Table(
+    "shares",
+    SCHEMA,
+    sql.Column("hour", sql.String(20), primary_key=True),
+    sql.Column("application", sql.String(64), primary_key=True),
+    sql.Column("use_case", sql.String(201), primary_key=True),
+    sql.Column("variant", sql.String(400), primary_key=True),
+    sql.Column("rows", sql.BigInteger, nullable=False),
+)
 
 _STEPS: Mapping[int, tuple[str, ...]] = {
     2: (
@@ -76,6 +85,7 @@ _STEPS: Mapping[int, tuple[str, ...]] = {
         "ALTER TABLE failures ADD COLUMN refused INTEGER DEFAULT 0 NOT NULL",
     ),
     3: (),  # only new tables, which are made where they are missing
+    4: (),
 }
 
 

@@ -12,7 +12,7 @@ import sqlalchemy as sql
 from sqlalchemy.engine import Connection
 
 from infaas_ray.storage.metadata import Metadata
-from infaas_ray.storage.schema import PEAKS, USAGE
+from infaas_ray.storage.schema import PEAKS, SHARES, USAGE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,20 @@ class Peak:
     seconds: float
 
 
-def record_usage(metadata: Metadata, usage: Iterable[Usage], peaks: Iterable[Peak]) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """Rows of an hour that a variant answered for a named application; the rest is of those that gave no name."""
+
+    hour: str
+    application: str
+    use_case: str
+    variant: str
+    rows: int
+
+
+def record_usage(
+    metadata: Metadata, usage: Iterable[Usage], peaks: Iterable[Peak], shares: Iterable[Share] = ()
+) -> None:
     """Add to what the hours have; all or nothing."""
     with metadata.writing() as connection:
         for x in usage:
@@ -50,6 +63,16 @@ def record_usage(metadata: Metadata, usage: Iterable[Usage], peaks: Iterable[Pea
             key = {"hour": peak.hour, "use_case": peak.use_case}
             higher = sql.case((PEAKS.c.peak_qps < peak.peak_qps, peak.peak_qps), else_=PEAKS.c.peak_qps)
             _add(connection, PEAKS, key, {"peak_qps": higher, "seconds": PEAKS.c.seconds + peak.seconds}, peak)
+        for share in shares:
+            key = {name: getattr(share, name) for name in ("hour", "application", "use_case", "variant")}
+            _add(connection, SHARES, key, {"rows": SHARES.c.rows + share.rows}, share)
+
+
+def read_shares(metadata: Metadata, since: str = "") -> list[Share]:
+    """What named applications had, of hours from `since` on (all, where empty), in order of time."""
+    with metadata.reading() as connection:
+        found = connection.execute(sql.select(SHARES).where(SHARES.c.hour >= since).order_by(SHARES.c.hour)).mappings()
+        return [Share(**x) for x in found]
 
 
 def read_usage(metadata: Metadata, since: str = "") -> tuple[list[Usage], list[Peak]]:

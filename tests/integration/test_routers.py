@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -233,3 +234,13 @@ async def test_a_replica_that_no_channel_reaches_is_asked_through_ray(bench: Ben
     for _ in range(3):
         assert (await router.query(query())).replica == "a#1"
     assert asked == ["a#1"] * 3
+
+
+async def test_rows_are_reported_by_application_and_variant(bench: Bench, tmp_path: Path) -> None:
+    (router,) = bench.routers(await bench.server.listen(f"unix:{tmp_path / 's'}"), 1)
+    for whose in ("shop", "blog", "shop", ""):
+        await router.query(msgspec.structs.replace(query(), application=whose))
+    report = router.traffic()
+    assert report.applications == {"shop": {VARIANT.name: 2}, "blog": {VARIANT.name: 1}}
+    assert sum(report.served.values()) == 4
+    assert router.traffic().applications == {}

@@ -16,6 +16,8 @@ from infaas_ray.client import Client
 from infaas_ray.config import Settings
 from infaas_ray.domain import Answer
 from infaas_ray.errors import InfaasError, InvalidInput, Unavailable, UnknownTarget, Unsatisfiable
+from infaas_ray.policy.messages import TrafficReported
+from infaas_ray.policy.replay import LoggedTurn, decode
 from infaas_ray.serving import launch
 from infaas_ray.serving.channel import actor_in
 from infaas_ray.serving.driver import System
@@ -34,6 +36,14 @@ def replicas(settings: Settings, state: str = "ready") -> dict[str, int]:
 
 def ready_now(settings: Settings, variant: str) -> list[str]:
     return [x for x in replicas(settings) if x.startswith(variant)]
+
+
+def told_of(settings: Settings, application: str) -> int:
+    """The rows of an application that routers have told the controller of."""
+    with (settings.home / "decisions.jsonl").open("rb") as log:
+        turns = [x for x in decode(log) if isinstance(x, LoggedTurn)]
+    events = [x for turn in turns for x in turn.events if isinstance(x, TrafficReported)]
+    return sum(rows for x in events for rows in x.applications.get(application, {}).values())
 
 
 class TestQueries:
@@ -120,6 +130,16 @@ class TestDrivers:
         (outcome,) = system.query_many("wide", {"x": rows.reshape(1, -1)})
         assert isinstance(outcome, Answer)
         np.testing.assert_array_equal(outcome.outputs["y"], rows.reshape(1, -1))
+
+    def test_whose_queries_they_are_is_counted(self, system: System, client: Client, settings: Settings) -> None:
+        list(system.query_many("small", {"x": np.zeros((40, 4), np.float32)}, application="shop"))
+        client.infer("small", {"x": np.zeros((2, 4), np.float32)}, application="shop")
+        with pytest.raises(InvalidInput, match="application must be"):
+            client.infer("small", {"x": np.zeros((2, 4), np.float32)}, application="a shop")
+        with pytest.raises(InvalidInput, match="application must be"):
+            system.query("small", {"x": np.zeros((2, 4), np.float32)}, application="a shop")
+        assert 'infaas_application_rows_total{application="shop"} 42.0' in httpx.get(f"{client.url}/metrics").text
+        wait_for(lambda: told_of(settings, "shop") == 42)
 
     def test_errors_keep_their_class(self, system: System, x: np.ndarray) -> None:
         with pytest.raises(UnknownTarget, match="known: "):

@@ -10,7 +10,7 @@ from infaas_ray.cli import main
 from infaas_ray.policy.autoscaler import ScalingSettings
 from infaas_ray.policy.replay import encode_header, encode_turn
 from infaas_ray.storage.metadata import Metadata
-from infaas_ray.storage.usage import Peak, Usage, record_usage
+from infaas_ray.storage.usage import Peak, Share, Usage, record_usage
 from tests.unit.policy.builders import catalog, offer, v
 from tests.unit.policy.world import World
 
@@ -92,11 +92,50 @@ def test_cost_by_use_case_beside_the_most_accurate_variant_fixed(tmp_path: Path)
     metadata.close()
     found = json.loads(run("cost", "--home", tmp_path, "--json").output)
     assert found["usd"] == 0.75
-    assert found["by"] == [{"name": name, "usd": 0.5, "rows": 2000}, {"name": "(idle)", "usd": 0.25, "rows": 0}]
+    assert found["by"] == [
+        {"name": name, "usd": 0.5, "rows": 2000, "fixed_usd": found["fixed"][0]["usd"]},
+        {"name": "(idle)", "usd": 0.25, "rows": 0, "fixed_usd": None},
+    ]
     assert found["fixed"][0]["variant"] == offers[1].name
     assert found["fixed"][0]["replicas"] == 11
     assert "0.25 " in run("cost", "--home", tmp_path).output.replace("0.250000", "0.25 ")
     assert json.loads(run("cost", "--home", tmp_path, "--json", "--since", "2027").output)["usd"] == 0
+
+
+def test_cost_by_application(tmp_path: Path) -> None:
+    metadata = Metadata(f"sqlite:///{tmp_path / 'metadata.db'}")
+    one = offer("a")
+    metadata.add_architecture(next(iter(catalog(one).architectures.values())))
+    metadata.put_variant(one.variant, one.profile)
+    name = "classification:digits"
+    of = {"use_case": name, "variant": one.name}
+    usage = [
+        Usage(hour="2026-11-25T10", worker_type="local", usd=1.0, rows=1000, **of),
+        Usage(hour="2026-11-25T11", worker_type="local", usd=0.5, rows=100, **of),
+        Usage(hour="2026-11-25T12", worker_type="local", usd=0.125, **of),
+        Usage(hour="2026-11-25T12", use_case="", variant="(idle)", worker_type="local", usd=0.25),
+    ]
+    shares = [
+        Share(hour="2026-11-25T10", application="shop", rows=700, **of),
+        Share(hour="2026-11-25T10", application="blog", rows=200, **of),
+        Share(hour="2026-11-25T11", application="shop", rows=100, **of),
+    ]
+    record_usage(metadata, usage, [Peak(hour="2026-11-25T10", use_case=name, peak_qps=100.0, seconds=3600.0)], shares)
+    metadata.close()
+    found = json.loads(run("cost", "--home", tmp_path, "--by", "application", "--json").output)
+    rows = {x["name"]: (pytest.approx(x["usd"]), x["rows"]) for x in found["by"]}
+    assert rows == {
+        "shop": (1.2, 800),
+        "blog": (0.2, 200),
+        "(unnamed)": (0.1, 100),
+        "(unused)": (0.125, 0),
+        "(idle)": (0.25, 0),
+    }
+    assert sum(x["usd"] for x in found["by"]) == pytest.approx(found["usd"])
+    instead = {x["name"]: x["fixed_usd"] for x in found["by"]}
+    assert instead["shop"] == pytest.approx(found["fixed"][0]["usd"] * 800 / 1100)
+    assert instead["(idle)"] is None
+    assert "shop" in run("cost", "--home", tmp_path, "--by", "application").output
 
 
 def test_cost_of_nothing(tmp_path: Path) -> None:

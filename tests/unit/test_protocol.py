@@ -10,6 +10,7 @@ from hypothesis.extra import numpy as hnp
 from infaas_ray.domain import DATATYPES, SLO, Answer, OnMiss
 from infaas_ray.errors import InvalidInput
 from infaas_ray.protocol import (
+    application_of,
     decode_explain,
     decode_request,
     decode_response,
@@ -191,6 +192,20 @@ class TestSlo:
         )
         with pytest.raises(InvalidInput, match="latency_ms must be a number, not null"):
             slo_of(request.parameters, {})
+
+
+class TestApplication:
+    def test_the_parameter_wins_over_the_header(self) -> None:
+        headers = {"x-application": "blog"}
+        assert application_of({}, {}) == ""
+        assert application_of({}, headers) == "blog"
+        assert application_of({"application": "shop"}, headers) == "shop"
+        assert slo_of({"application": "shop"}, {}) == SLO()
+
+    @pytest.mark.parametrize("name", [None, 5, True, "a b", "x" * 65, "a\n", "(other)", "é"])
+    def test_what_is_no_name_is_refused(self, name: object) -> None:
+        with pytest.raises(InvalidInput, match="application must be 1 to 64"):
+            application_of({"application": name}, {})
 
 
 class TestExplain:

@@ -167,6 +167,7 @@ def traffic(
     classes: Sequence[ClassCount] = (),
     ongoing: Mapping[str, int] | None = None,
     slowdowns: Mapping[str, float] | None = None,
+    applications: Mapping[str, Mapping[str, int]] | None = None,
 ) -> TrafficReported:
     """A router's report; what is wanted is served unless said otherwise."""
     wanted = wanted or {}
@@ -179,4 +180,5 @@ def traffic(
         classes=tuple(classes),
         ongoing=ongoing or {},
         slowdowns=slowdowns or {},
+        applications=applications or {},
     )

@@ -30,6 +30,7 @@ class Router:
         self.gone = gone
         self.full = False
         self.asked: list[int] = []
+        self.whose: list[str | None] = []
 
     async def writable(self) -> None:
         self.full = False
@@ -39,17 +40,18 @@ class Router:
         if self.gone:
             raise ReplicaLost("gone")
         self.asked.append(fields["bundle"])
+        self.whose.append(fields.get("application"))
         copied = {name: x[: x.nbytes] for name, x in arrays.items()}  # lists have no such number, as on a real one
         reply = Reply({"split": True}, {}) if fields["bundle"] > self.most else Reply(NUMBERS, copied)
         asyncio.get_running_loop().call_soon(done, reply)
         return len(self.asked)
 
 
-async def outcomes_of(router: Router, inputs: Mapping[str, Any], count: int) -> list[Outcome]:
+async def outcomes_of(router: Router, inputs: Mapping[str, Any], count: int, whose: str = "") -> list[Outcome]:
     loop = asyncio.get_running_loop()
     told: asyncio.Future[list[Outcome]] = loop.create_future()
     sender = Sender(loop, [router])  # type: ignore[list-item]
-    sender.send(Message("t", {}, inputs, count, told.set_result))
+    sender.send(Message("t", {}, inputs, count, told.set_result, whose))
     return await asyncio.wait_for(told, 5)
 
 
@@ -95,3 +97,11 @@ async def test_messages_wait_while_the_router_takes_none_and_none_is_lost() -> N
             await asyncio.sleep(0)
     await asyncio.wait_for(everybody.wait(), 5)
     assert told == list(range(50))
+
+
+async def test_whose_queries_they_are_is_told_with_every_part_and_only_where_known() -> None:
+    router = Router(most=1)
+    await outcomes_of(router, {"x": np.zeros((4, 2))}, 4, "shop")
+    assert router.whose == ["shop"] * 7
+    await outcomes_of(router, {"x": np.zeros((1, 2))}, 1)
+    assert router.whose[-1] is None

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from infaas_ray.storage.metadata import Metadata
-from infaas_ray.storage.usage import Peak, Usage, read_usage, record_usage
+from infaas_ray.storage.usage import Peak, Share, Usage, read_shares, read_usage, record_usage
 
 
 @pytest.fixture
@@ -33,6 +33,15 @@ def test_peaks_keep_the_highest_and_seconds_add_up(metadata: Metadata) -> None:
 def test_hours_are_in_order_and_can_be_cut(metadata: Metadata) -> None:
     record_usage(metadata, [usage("2026-11-25T11"), usage("2026-11-25T09"), usage("2026-11-25T10")], [])
     assert [x.hour for x in read_usage(metadata, since="2026-11-25T10")[0]] == ["2026-11-25T10", "2026-11-25T11"]
+
+
+def test_rows_of_an_application_add_up(metadata: Metadata) -> None:
+    of = {"hour": "2026-11-25T10", "use_case": "task:data", "variant": "v"}
+    for rows in (3, 4):
+        shares = [Share(application="shop", rows=rows, **of), Share(application="blog", rows=1, **of)]
+        record_usage(metadata, [], [], shares)
+    assert {(x.application, x.rows) for x in read_shares(metadata)} == {("shop", 7), ("blog", 2)}
+    assert read_shares(metadata, since="2026-11-25T11") == []
 
 
 def test_recording_is_no_change_of_the_catalogue(metadata: Metadata) -> None:
