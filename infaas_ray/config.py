@@ -89,6 +89,7 @@ class WorkerPrice(_Section):
     min_workers: int = Field(default=0, ge=0)
     max_workers: int = Field(default=100, ge=0)
     spot: bool = False
+    instance_type: str = Field(default="", description="the provider's name of the machine, to refresh its price by")
     source: str = ""
     date: str = Field(default="", description="when the price was that")
 
@@ -151,11 +152,20 @@ class Settings(_Section):
         """The price catalogue by worker type. Raises ConfigError where the file is wrong."""
         if self.prices.catalog is None:
             return {}
-        rows = _read_yaml(self.prices.catalog).get("worker_types", [])
+        found = read_prices(self.prices.catalog)
         try:
-            return {x["name"]: WorkerPrice.model_validate(x).worker_type() for x in rows}
-        except (ValidationError, KeyError, TypeError, InvalidInput) as error:
-            raise ConfigError(f"{self.prices.catalog}: {_in_words(error)}") from None
+            return {name: x.worker_type() for name, x in found.items()}
+        except InvalidInput as error:
+            raise ConfigError(f"{self.prices.catalog}: {error}") from None
+
+
+def read_prices(catalog: Path) -> dict[str, WorkerPrice]:
+    """A price catalogue by worker type. Raises ConfigError where the file is wrong."""
+    rows = _read_yaml(catalog).get("worker_types", [])
+    try:
+        return {x["name"]: WorkerPrice.model_validate(x) for x in rows}
+    except (ValidationError, KeyError, TypeError) as error:
+        raise ConfigError(f"{catalog}: {_in_words(error)}") from None
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

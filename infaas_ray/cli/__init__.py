@@ -6,7 +6,7 @@ failed (the message says what would be right), 2 wrong usage.
 
 import click
 
-from infaas_ray.cli import costs, insight, models, planning, queries, simulations, system
+from infaas_ray.cli import costs, insight, models, planning, prices, queries, simulations, system
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -19,7 +19,7 @@ for _command in (
     *(system.up, system.down, system.status, system.demo),
     *(models.register, models.list_, models.variants, models.profile),
     *(queries.query, queries.explain),
-    *(insight.events, insight.replay, costs.cost, planning.plan),
+    *(insight.events, insight.replay, costs.cost, prices.prices, planning.plan),
     simulations.simulate,
 ):
     main.add_command(_command)

@@ -77,6 +77,17 @@ def limits_of(settings: Settings) -> Limits | None:
         raise ConfigError(f"{path} is not a cluster file for Ray's autoscaler: {error}") from None
 
 
+def machines_of(path: Path) -> tuple[dict[str, str], str | None]:
+    """The instance types of a file for EC2 by worker type, and its region. Raises ConfigError where it is wrong."""
+    try:
+        content = yaml.safe_load(path.read_text())
+        types = content["available_node_types"].items()
+        machines = {name: str(x["node_config"]["InstanceType"]) for name, x in types if "node_config" in x}
+        return machines, content.get("provider", {}).get("region")
+    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{path} is not a cluster file for machines of EC2: {error}") from None
+
+
 def to_be_had(settings: Settings, known: Mapping[str, WorkerType], limits: Limits | None) -> list[WorkerType]:
     """The types of the catalogue that the autoscaler can start: none on a system with a Ray of its own."""
     if settings.local:

@@ -57,7 +57,7 @@ class TestAws:
         assert resources.pop(f"tier_{name}") == 1
         assert resources == price.resources
         assert node_type["max_workers"] == price.max_workers
-        assert node_type["node_config"]["InstanceType"] == price.source.split(",")[0]
+        assert node_type["node_config"]["InstanceType"] == price.instance_type
         market = node_type["node_config"].get("InstanceMarketOptions", {}).get("MarketType", "on-demand")
         assert (market == "spot") is price.spot is (node_type["labels"]["market"] == "spot")
 
