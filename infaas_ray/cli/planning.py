@@ -1,5 +1,6 @@
-"""`infaas plan`: what to have for a given demand, and why, before there is any traffic."""
+"""`infaas plan`: what to have for a demand, and why, before there is any; or the plan that is followed."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import click
@@ -9,22 +10,24 @@ from infaas_ray.cli.command import command, out, show, silent_libraries, table
 from infaas_ray.cli.models import worker_types
 from infaas_ray.config import Settings
 from infaas_ray.domain import WorkerType
-from infaas_ray.errors import InvalidInput, UnknownTarget, one_of
+from infaas_ray.errors import InvalidInput, Unavailable, UnknownTarget, one_of
 from infaas_ray.policy.fleet import Fleet
 from infaas_ray.policy.messages import CatalogChanged
+from infaas_ray.policy.plan_book import Followed, RunningPlan
 from infaas_ray.policy.planner.build import Builder, Known, Wanted
 from infaas_ray.policy.planner.explain import PlanExplanation, explain
 from infaas_ray.policy.planner.problem import Plan, PlanProblem
+from infaas_ray.policy.planner.quotes import looser
 from infaas_ray.policy.planner.solve import solve
 from infaas_ray.policy.routing import Catalog
 
-_LOOSER = 1.5  # the next cheaper SLO that a quote looks at: this times the latency bound
-_LESS = 0.02  # and this much less accuracy
+_MOST_QUOTES = 10  # of a running plan, whose classes may be hundreds
+_NO_READY: Mapping[str, int] = {}
 
 
 @click.command()
-@click.argument("target")
-@click.option("--rate", type=click.FloatRange(0, min_open=True), required=True, help="Rows a second in all.")
+@click.argument("target", required=False)
+@click.option("--rate", type=click.FloatRange(0, min_open=True), help="Rows a second in all.")
 @click.option(
     "--slo",
     "slos",
@@ -38,24 +41,37 @@ _LESS = 0.02  # and this much less accuracy
 def plan(
     settings: Settings,
     as_json: bool,
-    target: str,
-    rate: float,
+    target: str | None,
+    rate: float | None,
     slos: tuple[str, ...],
     explained: bool,
     quotes: bool,
 ) -> None:
     """The cheapest fleet that answers so many rows a second of TARGET within their SLOs.
 
-    Machines are those of the price catalogue (prices.catalog in the settings), or ones like this.
+    Machines are those of the price catalogue (prices.catalog in the settings), or ones like this. Without a TARGET: the
+    plan that the running system follows.
     """
+    if target is None:
+        if rate is not None or slos:
+            raise InvalidInput("--rate and --slo are of a TARGET: infaas plan TARGET --rate 100; without one, the plan")
+        _show_running(settings, as_json, explained, quotes)
+    elif rate is None:
+        raise InvalidInput(f"how many rows a second of {target}? add --rate 100")
+    else:
+        _show_asked(settings, as_json, target, rate, slos, explained, quotes)
+
+
+def _show_asked(
+    settings: Settings, as_json: bool, target: str, rate: float, slos: tuple[str, ...], explained: bool, quotes: bool
+) -> None:
     types = {x.name: x for x in worker_types(settings)}
     catalog = _catalog(settings, types)
     wanted = _wanted(settings, target, rate, slos)
     planner = settings.scaling.planner
     problem = _problem(settings, catalog, target, wanted)
-    others = {
-        name: _problem(settings, catalog, target, asked) for name, asked in (_looser(wanted) if quotes else {}).items()
-    }
+    variations = looser(wanted) if quotes else {}
+    others = {name: _problem(settings, catalog, target, asked) for name, asked in variations.items()}
     with silent_libraries():
         made = solve(problem, planner.time_limit_s, planner.gap)
         said = explain(problem, made, others, planner.time_limit_s, planner.gap)
@@ -63,24 +79,70 @@ def plan(
     show(as_json, content, lambda: _tell(made, said, explained))
 
 
-def _looser(wanted: list[Wanted]) -> dict[str, list[Wanted]]:
-    """The same demand with one class's bound a little looser, by what that would be."""
-    found: dict[str, list[Wanted]] = {}
-    for at, one in enumerate(wanted):
-        options = []
-        if one.latency_s is not None:
-            options.append(replace(one, latency_s=one.latency_s * _LOOSER))
-        if one.min_accuracy is not None and one.min_accuracy > _LESS:
-            options.append(replace(one, min_accuracy=one.min_accuracy - _LESS))
-        for other in options:
-            found[other.name] = [*wanted[:at], other, *wanted[at + 1 :]]
-    return found
+def _show_running(settings: Settings, as_json: bool, explained: bool, quotes: bool) -> None:
+    from infaas_ray.serving import launch
+
+    running = launch.plan(settings, _MOST_QUOTES if quotes else 0)
+    followed = followed_plan(running)
+    said = _explained(settings, followed, running)
+    content = {
+        "plan": msgspec.to_builtins(followed.plan),
+        "because": msgspec.to_builtins(said),
+        "made_because": followed.because,
+        "age_s": followed.age_s,
+        "took_s": followed.took_s,
+        "workers": running.workers,
+        "ready": running.ready,
+    }
+
+    def people() -> None:
+        out.print(f"asked for {followed.age_s:.0f} s ago, made in {followed.took_s:.2f} s: {followed.because}")
+        machines = [
+            [name, str(count), str(running.workers.get(name, 0))]
+            for name, count in followed.plan.workers.items()
+            if count or running.workers.get(name, 0)
+        ]
+        table("Machines", ["worker type", "planned", "there"], machines)
+        _tell(followed.plan, said, explained, running.ready)
+
+    show(as_json, content, people)
 
 
-def _tell(made: Plan, said: PlanExplanation, explained: bool) -> None:
+def followed_plan(running: RunningPlan) -> Followed:
+    """The plan that a system follows; raises InvalidInput or Unavailable, saying what to do, where it follows none."""
+    if running.strategy != "planner":
+        raise InvalidInput(
+            f"the running system follows no plan: scaling.strategy is {running.strategy!r}. Set it to 'planner' and "
+            "start the system anew, or ask what would be planned: infaas plan TARGET --rate 100"
+        )
+    if running.followed is None:
+        raise Unavailable("there is no plan yet: the first one is being made; ask again in a moment", 1.0)
+    return running.followed
+
+
+def _explained(settings: Settings, followed: Followed, running: RunningPlan) -> PlanExplanation:
+    """The plan for its own problem; quotes beside what would be planned now, as its changes are made already."""
+    planner = settings.scaling.planner
+    others = dict(running.problems)
+    now = others.pop("", None)
+    with silent_libraries():
+        said = explain(followed.problem, followed.plan)
+        if now is None:
+            return said
+        made = solve(now, planner.time_limit_s, planner.gap)
+        return replace(said, quotes=explain(now, made, others, planner.time_limit_s, planner.gap).quotes)
+
+
+def _tell(
+    made: Plan, said: PlanExplanation, explained: bool, ready: Mapping[str, Mapping[str, int]] | None = None
+) -> None:
     out.print(said.summary, soft_wrap=True)
     rows = [[v, kind, str(n)] for v, kinds in made.replicas.items() for kind, n in kinds.items()]
-    table("Replicas", ["variant", "worker type", "replicas"], rows)
+    columns = ["variant", "worker type", "replicas"]
+    if ready is not None:
+        columns.append("ready")
+        rows = [[*x, str(ready.get(x[0], _NO_READY).get(x[1], 0))] for x in rows]
+    table("Replicas", columns, rows)
     classes = [
         [x.query_class, f"{x.demand_qps:.4g}", f"{x.marginal_usd_per_1k:.3g}", f"{x.refused_qps:.4g}"]
         for x in said.classes

@@ -13,6 +13,9 @@ from typing import assert_never
 from infaas_ray.policy.fleet import Fleet
 from infaas_ray.policy.lifecycle import Replica, State
 from infaas_ray.policy.messages import Action, Event, LoadRequested, PlanMade, TrafficReported
+from infaas_ray.policy.planner.build import Builder, Known
+from infaas_ray.policy.planner.problem import PlanProblem
+from infaas_ray.policy.planner.quotes import looser
 from infaas_ray.policy.routing import RoutingTable
 from infaas_ray.policy.scaling.individual import Individual
 from infaas_ray.policy.scaling.infaas import Infaas
@@ -80,6 +83,24 @@ class Autoscaler:
             self._version += 1
             table = replace(table, version=self._version)
         return table
+
+    @property
+    def followed(self) -> int | None:
+        """The number of the plan that is followed, 0 before there is one; None where the strategy makes no plans."""
+        return self._strategy.followed if isinstance(self._strategy, Planned) else None
+
+    def problems(self, now: float, most_others: int) -> dict[str, PlanProblem]:
+        """What a plan would be asked for now, under the name "": and with one bound of the SLOs looser, by that."""
+        if not isinstance(self._strategy, Planned):
+            return {}
+        wanted = list(self._strategy.wanted)
+        known = Known(self.fleet.catalog, self.fleet.targets)
+        pins = pinned(self.settings.keep_warm, self.fleet)
+        variations = {"": wanted, **looser(wanted, most_others)}
+        return {
+            name: Builder(self.fleet, known, self.settings.planner, pins, now).build(x)
+            for name, x in variations.items()
+        }
 
     def _take(self, event: Event, now: float, requests: dict[str, str]) -> str | None:
         match event:

@@ -37,6 +37,7 @@ from infaas_ray.policy.messages import (
     WorkerInterrupted,
     WorkerReported,
 )
+from infaas_ray.policy.plan_book import PlanBook, RunningPlan
 from infaas_ray.policy.planner.solve import solve
 from infaas_ray.policy.replay import encode_turn
 from infaas_ray.policy.rhythm import PUBLISHED_S, TURN_S
@@ -63,6 +64,7 @@ class Controller:
         self._autoscaler = Autoscaler(settings.scaling, first_version=int(time.time() * 1000))
         self._metadata = Metadata(settings.metadata_url)
         self._accounts = Accounts(self._metadata, time.monotonic())
+        self._plans = PlanBook()
         self._replicas = ReplicaActors(settings, secret, self._report)
         self._secret = secret
         self._catalog = Catalog(revision=-1)
@@ -158,6 +160,7 @@ class Controller:
         now = time.monotonic()
         events, self._events = self._events, []
         actions = self._autoscaler.step(events, now)
+        self._plans.note(events, actions, self._autoscaler.followed or 0, now)
         self._log.write(encode_turn(now, events, actions) + b"\n")
         self._log.flush()
         self._publish(now)
@@ -289,6 +292,10 @@ class Controller:
             "blocked": dict(self._table.blocked),
             "decision_log": self._log.name,
         }
+
+    async def plan(self, others: int = 0) -> RunningPlan:
+        """The plan that is followed; for quotes, also what would be planned for now and up to so many alternatives."""
+        return self._plans.running(self._autoscaler, time.monotonic(), others)
 
     async def catalog(self) -> Catalog:
         """What is offered now, with its prices."""

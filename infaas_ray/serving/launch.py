@@ -15,6 +15,7 @@ from ray.serve.config import HTTPOptions
 
 from infaas_ray.config import Settings
 from infaas_ray.errors import NotRunning, Unavailable
+from infaas_ray.policy.plan_book import RunningPlan
 from infaas_ray.policy.routing import Catalog
 from infaas_ray.serving.controller import Controller
 from infaas_ray.serving.driver import System
@@ -167,14 +168,14 @@ def _running(settings: Settings) -> Run:
     return run
 
 
-def _ask_controller(settings: Settings, method: str) -> Any:
+def _ask_controller(settings: Settings, method: str, *arguments: object) -> Any:
     """The answer of the controller, or of its successor where it has just died."""
     run = _running(settings)
     end = time.monotonic() + _ANSWER_S
     with joined(run):
         while True:
             try:
-                return ray.get(getattr(_controller(run.namespace), method).remote(), timeout=_ANSWER_S)
+                return ray.get(getattr(_controller(run.namespace), method).remote(*arguments), timeout=_ANSWER_S)
             except ActorUnavailableError:
                 if time.monotonic() > end:
                     raise Unavailable("the controller does not come back", 1.0) from None
@@ -190,6 +191,12 @@ def status(settings: Settings) -> dict[str, Any]:
 def catalog(settings: Settings) -> Catalog:
     """What the running system offers, with its prices."""
     found: Catalog = _ask_controller(settings, "catalog")
+    return found
+
+
+def plan(settings: Settings, others: int = 0) -> RunningPlan:
+    """The plan that the running system follows, with what up to so many alternatives would ask for."""
+    found: RunningPlan = _ask_controller(settings, "plan", others)
     return found
 
 

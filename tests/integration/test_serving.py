@@ -269,6 +269,15 @@ def test_queries_are_answered_while_the_controller_is_gone_and_a_new_one_takes_o
     assert client.infer(TARGET, {"x": x}).slo_met
 
 
+def test_which_plan_is_followed_can_be_asked(client: Client, settings: Settings, x: np.ndarray) -> None:
+    client.infer("small", {"x": x})
+    found = launch.plan(settings, others=5)
+    assert found.strategy == settings.scaling.strategy
+    assert (found.followed is not None) == (found.strategy == "planner")
+    assert sum(found.workers.values()) == 1
+    assert any(name.startswith("small") for name in found.ready)
+
+
 def test_every_replica_also_answers_through_its_actor(client: Client, settings: Settings, x: np.ndarray) -> None:
     client.infer("small", {"x": x})
     run = read_run(settings)

@@ -7,8 +7,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from infaas_ray.cli import main
+from infaas_ray.policy.autoscaler import ScalingSettings
+from infaas_ray.policy.plan_book import RunningPlan
+from infaas_ray.serving import launch
 from infaas_ray.storage.metadata import Metadata
-from tests.unit.policy.builders import USE_CASE, catalog, offer
+from tests.unit.policy.builders import USE_CASE, catalog, offer, ready, v
+from tests.unit.policy.test_plan_book import Turns
 
 PRICES = """
 worker_types:
@@ -71,9 +75,62 @@ def test_a_mixture_shares_the_rate(home: Path) -> None:
         ((USE_CASE, "--rate", "1", "--slo", "latency_ms=-5"), "above 0"),
         ((USE_CASE, "--rate", "1", "--slo", "share=0.4"), "must be 1 in all"),
         (("nobody", "--rate", "1"), "small"),
+        ((USE_CASE,), "--rate 100"),
+        (("--rate", "5"), "infaas plan TARGET"),
     ],
 )
 def test_bad_input_says_what_would_be_right(home: Path, arguments: tuple[str, ...], right: str) -> None:
     found = run(home, *arguments)
     assert found.exit_code == 1
     assert right in found.output
+
+
+def followed(monkeypatch: pytest.MonkeyPatch, turns: Turns) -> None:
+    """Let the running system be that of these turns."""
+
+    def running(settings: object, others: int = 0) -> RunningPlan:
+        return turns.book.running(turns.autoscaler, turns.now, others)
+
+    monkeypatch.setattr(launch, "plan", running)
+
+
+@pytest.fixture
+def turns(monkeypatch: pytest.MonkeyPatch) -> Turns:
+    turns = Turns()
+    followed(monkeypatch, turns)
+    return turns
+
+
+def test_the_plan_that_is_followed(home: Path, turns: Turns) -> None:
+    turns.follow()  # made before there was demand
+    turns.follow()
+    turns.turn(ready(f"{v('a')}#1"))
+    found = run(home, "--explain", "--quotes")
+    assert found.exit_code == 0, found.output
+    assert "rows/s, planned for 0" in found.output, "why it was made"
+    assert v("a") in found.output
+    assert "within 750 ms" in found.output
+    content = json.loads(run(home, "--json").output)
+    assert content["plan"]["replicas"] == {v("a"): {"cpu": 1}}
+    assert content["ready"] == {v("a"): {"cpu": 1}}
+    assert content["workers"] == {"cpu": 1}
+    (asked,) = content["because"]["classes"]
+    assert asked["query_class"] == "a, within 500 ms, accuracy 0.7"
+    assert asked["demand_qps"] >= 40
+
+
+def test_before_the_first_plan(home: Path, turns: Turns) -> None:
+    found = run(home, "--json")
+    assert found.exit_code == 1
+    assert "ask again" in json.loads(found.output)["error"]
+
+
+def test_a_system_that_follows_no_plan_says_what_to_do(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    followed(monkeypatch, Turns(ScalingSettings(strategy="individual")))
+    found = run(home)
+    assert found.exit_code == 1
+    assert "Set it to 'planner'" in found.output.replace("\n", " ")
+
+
+def test_without_a_system(home: Path) -> None:
+    assert "infaas up" in run(home).output

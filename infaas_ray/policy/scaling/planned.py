@@ -15,7 +15,7 @@ Rules:
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from infaas_ray.policy.demand_classes import DemandClasses, Demanded
@@ -46,6 +46,7 @@ class _Asked:
     number: int
     at: float
     demand: Mapping[str, float]
+    wanted: Sequence[Wanted] = ()
 
 
 class Planned:
@@ -58,6 +59,7 @@ class Planned:
         self._asked = _Asked(0, -_LOST_S, {})
         self._waiting = False
         self._plan: Plan | None = None
+        self.followed = 0  # the number of the plan that is followed; 0 where there is none
         self._planned: Mapping[str, float] = {}
         self._shape: object = None
         self._pending: dict[str, tuple[str, float]] = {}
@@ -77,6 +79,11 @@ class Planned:
             self._follow(self._plan, situation, orders)
         self._ask(situation, orders)
 
+    @property
+    def wanted(self) -> Sequence[Wanted]:
+        """What the last plan was asked for."""
+        return self._asked.wanted
+
     # ---- plans
 
     def _take(self, made: PlanMade) -> None:
@@ -85,6 +92,7 @@ class Planned:
         self._waiting = False
         if made.plan is not None and (self._plan is None or made.plan.gap <= _LOOSE_GAP):
             self._plan, self._planned = made.plan, self._asked.demand
+            self.followed = made.number
 
     def _ask(self, situation: Situation, orders: Orders) -> None:
         fleet, now = situation.fleet, situation.now
@@ -98,7 +106,7 @@ class Planned:
         wanted = self._wanted(situation)
         problem = Builder(fleet, self._known, self._settings.planner, situation.pins, now).build(wanted)
         self._shape = shape
-        self._asked = _Asked(self._asked.number + 1, now, {x.name: x.demand_qps for x in wanted})
+        self._asked = _Asked(self._asked.number + 1, now, {x.name: x.demand_qps for x in wanted}, wanted)
         self._waiting = True
         orders.plan(self._asked.number, problem, because)
 
