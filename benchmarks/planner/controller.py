@@ -3,7 +3,7 @@
 Rule: the system is built by the same events that a controller gets, so no state is made up. In each turn every router
 reports traffic, half of the workers report their usage (each does once a second, turns come twice), a few replicas die
 and those that were ordered become ready; the demand for each variant swings, so replicas start and drain. A turn is
-`Autoscaler.step` and the routing table after it.
+`Autoscaler.step` and the routing table after it; plans that it asks for are made between turns, as beside the loop.
 """
 
 import random
@@ -19,17 +19,22 @@ from infaas_ray.policy.messages import (
     ClassCount,
     DrainReplica,
     Event,
+    PlanMade,
     ReplicaDied,
     ReplicaDrained,
     ReplicaReady,
     ReplicaStopped,
+    SolvePlan,
     StartReplica,
     StopReplica,
     TrafficReported,
     WorkerJoined,
     WorkerReported,
 )
+from infaas_ray.policy.planner.solve import solve
+from infaas_ray.policy.scaling.settings import StrategyName
 
+STRATEGIES: tuple[StrategyName, ...] = ("planner", "individual")
 _ROUTERS = 4
 _DEATHS = 5  # a turn
 _TURN_S = 0.5
@@ -39,10 +44,17 @@ _LOAD, _SWING, _PERIOD_S = 0.8, 0.3, 120.0  # of what its replicas could answer,
 class System:
     """An autoscaler and the world that obeys it."""
 
-    def __init__(self, workers: int = 1_000, replicas: int = 10_000, variants: int = 1_000, seed: int = 1) -> None:
+    def __init__(
+        self,
+        strategy: StrategyName,
+        workers: int = 1_000,
+        replicas: int = 10_000,
+        variants: int = 1_000,
+        seed: int = 1,
+    ) -> None:
         self.rng = random.Random(seed)
         self.now = 0.0
-        self.autoscaler = Autoscaler(ScalingSettings(), first_version=0)
+        self.autoscaler = Autoscaler(ScalingSettings(strategy=strategy), first_version=0)
         catalog = make_world(variants, 10, asks=1, seed=seed).table.catalog
         self._workers = [f"w{number}" for number in range(workers)]
         self._due: list[Event] = []
@@ -98,6 +110,8 @@ class System:
                 return ReplicaDrained(replica=action.replica)
             case StopReplica():
                 return ReplicaStopped(replica=action.replica)
+            case SolvePlan():
+                return PlanMade(number=action.number, plan=solve(action.problem), took_s=0.0)
             case _:
                 return None
 
@@ -105,9 +119,9 @@ class System:
         return ReplicaReady(replica=replica, variant=variant, worker=worker, address=f"10.0.0.1:{replica}")
 
 
-def turn_ms(turns: int, seed: int) -> list[float]:
+def turn_ms(strategy: StrategyName, turns: int, seed: int) -> list[float]:
     """Milliseconds of so many turns, after some that let the system settle."""
-    system = System(seed=seed)
+    system = System(strategy, seed=seed)
     for _ in range(10):
         system.turn()
     return [system.turn()[0] * 1e3 for _ in range(turns)]

@@ -57,6 +57,8 @@ class DemandClasses:
         """Take in what routers report."""
         for report in reports:
             for count in report.classes:
+                if count.rows <= 0:
+                    continue
                 known = self._class(count, now)
                 known.forecast.add(count.rows, now)
                 known.rows += count.rows

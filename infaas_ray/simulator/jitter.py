@@ -7,7 +7,7 @@ sizes the quantiles' logarithms are interpolated.
 """
 
 from collections.abc import Iterator
-from math import exp, log
+from math import exp, inf, log
 from statistics import NormalDist
 from typing import Protocol
 
@@ -65,6 +65,12 @@ class ProfiledTimes:
         median_s, (p95, p99, p999) = known
         return median_s * exp(_log_factor(next(self._draws), p95, p99, p999))
 
+    def exceeds(self, rows: int, bound_s: float) -> float:
+        """The probability that a batch of at most the limit takes longer than `bound_s` alone on its machine."""
+        ratio = log(bound_s / self._median_s(rows)) if bound_s > 0 else -inf
+        p95, p99, p999 = self._shape_at(rows)
+        return 1.0 - NormalDist().cdf(_normal_of(ratio, p95, p99, p999))
+
     def _shape_at(self, rows: int) -> _Shape:
         points = self._points
         upper = next((i for i, (batch, _) in enumerate(points) if batch >= rows), len(points) - 1)
@@ -80,6 +86,18 @@ def _log_factor(z: float, p95: float, p99: float, p999: float) -> float:
     if z < _Z[1]:
         return p95 + (z - _Z[0]) * (p99 - p95) / (_Z[1] - _Z[0])
     return p99 + (z - _Z[1]) * (p999 - p99) / (_Z[2] - _Z[1])
+
+
+def _normal_of(log_factor: float, p95: float, p99: float, p999: float) -> float:
+    """The inverse of `_log_factor`; without any jitter, far to one side."""
+    zs, logs = (0.0, *_Z), (0.0, p95, p99, p999)
+    for at in range(1, len(zs)):
+        if log_factor < logs[at] or at == len(zs) - 1:
+            slope = (logs[at] - logs[at - 1]) / (zs[at] - zs[at - 1])
+            if slope <= 0:
+                return -inf if log_factor < logs[at - 1] else inf
+            return zs[at - 1] + (log_factor - logs[at - 1]) / slope
+    raise AssertionError
 
 
 def _shape(point: BatchLatency) -> _Shape:

@@ -4,7 +4,7 @@
 - `workload`: what arrives (`workload_file`).
 - `duration_s`; `warmup_s`: queries and machine time before it are simulated, but do not count.
 - `strategies`: by a name of your choice, scaling settings as in the settings' `scaling`; the first is the one that
-  others are compared with. Without any: "individual" with its defaults.
+  others are compared with. Without any: "planner" with its defaults.
 - `seeds`: one run of each strategy per seed; all strategies get the same arrivals under the same seed.
 - `world`: delays, jitter and failures (`settings`). `bins`: of time, in plots and series.
 
@@ -112,7 +112,7 @@ def read_scenario(path: Path) -> Scenario:
         workload=read_workload(file.workload, catalog, path.parent),
         duration_s=file.duration_s,
         warmup_s=file.warmup_s,
-        strategies=dict(file.strategies) or {"individual": ScalingSettings()},
+        strategies=dict(file.strategies) or {"planner": ScalingSettings()},
         seeds=file.seeds,
         world=file.world,
         bins=file.bins,

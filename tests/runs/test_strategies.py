@@ -41,8 +41,9 @@ TYPES = (
 
 STRATEGIES: dict[str, ScalingSettings] = {
     "static": ScalingSettings(strategy="static", keep_warm={CHEAP.name: 3, GOOD.name: 2}),
-    "individual": ScalingSettings(),
-    "SM+": ScalingSettings(fixed=True, keep_warm={GOOD.name: 1}),
+    "planner": ScalingSettings(),
+    "individual": ScalingSettings(strategy="individual"),
+    "SM+": ScalingSettings(strategy="individual", fixed=True, keep_warm={GOOD.name: 1}),
     "infaas": ScalingSettings(strategy="infaas"),
     "queue_length": ScalingSettings(strategy="queue_length", keep_warm={GOOD.name: 1}),
     "proteus": ScalingSettings(strategy="proteus"),

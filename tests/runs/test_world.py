@@ -221,7 +221,7 @@ def troubled(trouble: WorldSettings, seed: int, log: list[bytes]) -> Growing:
             types=[worker_type(spot=True, boot_s=2.0)],
         ),
         Given(KINDS, arrivals),
-        ScalingSettings(start_overhead_s=0.0, keep_warm={"a": 1}),
+        ScalingSettings(strategy="individual", start_overhead_s=0.0, keep_warm={"a": 1}),
         duration_s=20.0,
         settings=trouble,
         seed=seed,

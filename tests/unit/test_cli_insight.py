@@ -14,7 +14,7 @@ from infaas_ray.storage.usage import Peak, Share, Usage, record_usage
 from tests.unit.policy.builders import catalog, offer, v
 from tests.unit.policy.world import World
 
-SETTINGS = ScalingSettings(start_overhead_s=0.0)
+SETTINGS = ScalingSettings(strategy="individual", start_overhead_s=0.0)
 UNIX_S = 1_700_000_000.0
 
 

@@ -198,10 +198,14 @@ class Builder:
             dear = wanted.max_usd_per_1k is not None and offer.usd_per_1k > wanted.max_usd_per_1k
             if poor or dear:
                 continue
-            carried = self._known.capacity(offer).carried(bound_s, wanted.demand_qps, wanted.z)
-            index = self._index(offer) if carried is not None else None
-            if carried is not None and index is not None:
-                options.append((offer, index, carried))
+            capacity = self._known.capacity(offer)
+            alone = capacity.carried(bound_s, wanted.demand_qps, wanted.z)
+            index = self._index(offer) if alone is not None else None
+            if index is not None:
+                servers = self._servers(self._variants[index].places)
+                carried = capacity.carried(bound_s, wanted.demand_qps, wanted.z, servers)
+                if carried is not None:
+                    options.append((offer, index, carried))
         if not options:
             return None
         return PlanClass(
@@ -218,6 +222,16 @@ class Builder:
             ),
             refusal_usd_per_1k=self._refusal(wanted, options),
         )
+
+    def _servers(self, places: Sequence[PlanPlace]) -> float:
+        """How many replicas of a variant compute at a time on a machine, the fewest; infinite where they share none."""
+        shared = [
+            self._types[place.worker_type].resources[name] / amount
+            for place in places
+            for name, amount in place.works.items()
+            if place.holds[name] < amount
+        ]
+        return min(shared, default=inf)
 
     def _refusal(self, wanted: Wanted, options: Sequence[tuple[Offer, int, Carried]]) -> float:
         """Price of refusing 1,000 rows: a multiple of what serving them costs, be it by a machine of their own."""

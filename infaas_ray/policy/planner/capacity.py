@@ -6,6 +6,11 @@ k = (D - L99(b)) / L50(b) batches. Over k batches, demand of rate r brings k r L
 capacity must exceed the mean by z of those: the share (1 + z / sqrt(k r L50)) of the demand (square-root staffing, as
 in Halfin and Whitt, "Heavy-Traffic Limits for Queues with Many Exponential Servers", 1981). The batch size that
 carries most is planned with. Tight bounds thus get idle replicas, loose ones full batches.
+
+Head room is idle time in which neighbours on the same cores or device compute, but a neighbour at work is in the way
+like a batch of one's own. So where replicas share hardware, a row counts for more than its work: as on a machine that
+is full of such rows, on `servers` batches at a time, where all of them are k b servers, and the share above is left;
+less where there is no room to wait for one batch, as any neighbour at work then makes a row late.
 """
 
 from collections.abc import Sequence
@@ -28,7 +33,7 @@ class _Point:
 
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """Rows a second that a replica carries, and for how long each row keeps it busy."""
+    """Rows a second that a replica carries, and for how long each keeps it busy, with its share of head room."""
 
     rate_qps: float
     busy_s: float
@@ -47,19 +52,27 @@ class Capacity:
             sizes.append(limit)
         self._points = [_Point(b, median(b), high(b)) for b in sizes]
 
-    def carried(self, bound_s: float, demand_qps: float, z: float) -> Carried | None:
-        """What one replica carries of a demand within the bound (inf: none); None where it never meets it."""
+    def carried(self, bound_s: float, demand_qps: float, z: float, servers: float = inf) -> Carried | None:
+        """What one replica carries of a demand within the bound (inf: none); None where it never meets it.
+
+        `servers`: how many such replicas can compute at a time where they share a machine's cores or device; infinite
+        where they do not share.
+        """
         best: Carried | None = None
         for point in self._points:
             waits = min(_WAITS, (bound_s - point.high_s) / point.median_s)
             if waits <= 0:
                 continue
-            slots = max(1e-9, demand_qps * point.median_s * waits)
-            share = max(_LEAST_SHARE, 1.0 / (1.0 + z / sqrt(slots)))
-            rate = point.rows / point.median_s
-            if best is None or rate * share > best.rate_qps:
-                best = Carried(rate * share, point.median_s / point.rows)
+            rate = point.rows / point.median_s * _share(z, demand_qps * point.median_s * waits)
+            if best is None or rate > best.rate_qps:
+                shared = _share(z, waits * point.rows * servers) * min(1.0, waits)
+                best = Carried(rate, min(1.0 / rate, point.median_s / point.rows / shared))
         return best
+
+
+def _share(z: float, rows: float) -> float:
+    """Of a throughput, what is left beside head room where so many rows come while one may wait."""
+    return max(_LEAST_SHARE, 1.0 / (1.0 + z / sqrt(max(1e-9, rows))))
 
 
 def undominated(offers: Sequence[Offer]) -> list[Offer]:

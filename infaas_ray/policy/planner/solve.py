@@ -2,13 +2,14 @@
 
 Rule: leave out dominated variants; solve the linear program for a bound and prices. Where what is there now serves the
 demand at a price that is proven to be within `KEEP_GAP` of the best, it stays: swapping would gain next to nothing.
-Else branch and bound where the problem is small enough, or rounding. What comes out is packed worker by worker (and,
+Else branch and bound where the problem is small enough (and of plans on the machines that it finds, one that changes
+little), or rounding. What comes out is packed worker by worker (and,
 where that takes more workers, solved once more with some room left), and the flows are computed anew for the replicas
 that fit, so a plan never holds, works or has more than it may.
 The same problem, time and gap give the same plan, as long as the time does not run out.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from operator import attrgetter
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array, lil_array, vstack
 
 from infaas_ray.errors import InvalidInput
-from infaas_ray.policy.planner.exact import solve_exact, solve_looser, whole_workers
+from infaas_ray.policy.planner.exact import solve_exact, solve_looser, solve_within, whole_workers
 from infaas_ray.policy.planner.model import USD_PER_1K_IN_HOUR, Floats, Ints, Model, build
 from infaas_ray.policy.planner.packing import pack, shares
 from infaas_ray.policy.planner.problem import Flow, Plan, PlanProblem
@@ -32,6 +33,9 @@ _WORKERS_SHARE = 0.2  # of the time, for a bound with whole workers
 _AGAIN_SHARE = 0.25  # of what is left of it, for another try where replicas did not fit one by one
 _ROOM_LEFT = 0.07  # of all workers of a type then, as whole replicas leave gaps
 KEEP_GAP = 0.02
+_SETTLE_SHARE = 0.2  # of the time, after the plan is found, for one with fewer changes
+_SETTLE_FACTOR = 20.0
+_SETTLE_GAP = 0.02
 
 
 def solve(problem: PlanProblem, time_limit_s: float = 2.0, gap: float = 0.005, keep_gap: float = KEEP_GAP) -> Plan:
@@ -50,7 +54,7 @@ def solve(problem: PlanProblem, time_limit_s: float = 2.0, gap: float = 0.005, k
     if present is not None and present.score * (1 - keep_gap) <= liked.bound_usd_per_hour:
         return _plan(frame, present, base, liked.bound_usd_per_hour, "kept")
     made = {} if present is None else {"kept": present}
-    left_s, bound = time_limit_s * (1 - _WORKERS_SHARE), liked.bound_usd_per_hour
+    left_s, bound = time_limit_s * (1 - _WORKERS_SHARE - _SETTLE_SHARE), liked.bound_usd_per_hour
     if float(base.values[model.columns.replicas].sum()) <= _EXACT_MOST:
         tie = model.tie_usd_per_hour / max(base.bound_usd_per_hour, 1e-9)  # is taken off the bound in the end
         found = solve_exact(model, base, liked, left_s * (1 - _AGAIN_SHARE), max(gap / 2, gap - 1.01 * tie))
@@ -70,6 +74,8 @@ def solve(problem: PlanProblem, time_limit_s: float = 2.0, gap: float = 0.005, k
         up = _fitted(frame, round_up(model, frame.held, base), _workers_up(model, base))
         made["rounded"] = min(up, made.get("rounded", up), key=attrgetter("score"))
     solver, best = min(made.items(), key=lambda x: x[1].score)
+    if solver == "exact" and frame.now.any():
+        best = _settled(frame, best, time_limit_s * _SETTLE_SHARE, keep_gap)
     return _plan(frame, best, base, bound, solver)
 
 
@@ -128,6 +134,30 @@ def _present(frame: _Frame) -> "_Made | None":
         return found if used[frame.now > 0].all() else _fitted(frame, np.where(used, frame.now, 0), workers)
     except InvalidInput:
         return None
+
+
+def _settled(frame: _Frame, best: _Made, time_limit_s: float, keep_gap: float) -> _Made:
+    """On the same workers, a plan that starts less anew, where it costs no more than the share `keep_gap` above `best`.
+
+    Beside machines a start is cheap, so plans of nearly the same price differ in needless swaps. Here machines are
+    settled, and a start counts `_SETTLE_FACTOR` times its price.
+    """
+    model = frame.model
+    cost = model.cost.copy()
+    cost[model.columns.workers] = cost[model.columns.booted] = 0.0
+    cost[model.columns.started] *= _SETTLE_FACTOR
+    lower, upper = model.lower.copy(), model.upper.copy()
+    lower[model.columns.workers] = upper[model.columns.workers] = best.workers
+    values = solve_within(replace(model, cost=cost), lower, upper, time_limit_s, _SETTLE_GAP)
+    if values is None:
+        return best
+    found = _fitted(frame, *_counts(model, values))
+    fewer = _starts(frame, found) < _starts(frame, best)
+    return found if fewer and found.score * (1 - keep_gap) <= best.score else best
+
+
+def _starts(frame: _Frame, made: _Made) -> int:
+    return int(np.maximum(0, made.replicas - frame.now).sum())
 
 
 def _unfit(model: Model, values: Floats, made: _Made) -> NDArray[np.bool_]:

@@ -6,7 +6,8 @@ Rules:
   catalogue changed. It is made beside the control loop; until it comes, the last one is followed.
 - Following: machines are asked for at once, and given back when they were too many for `release_s` and their boot.
   Replicas are started at once where there is room, and drained when they were too many for a while, new before old:
-  not before the planned replicas of the same use case are ready. What must make room for a planned one drains at once.
+  not before those are ready that are planned to answer instead. Where there is no room for a planned one, one that is
+  too many drains at once, first one whose queries others answer already.
 - A load that a query asks for is started at once where nothing of its architecture is there, coming or planned; else
   the plan decides, which knows what all queries ask for.
 - Replicas that are too many cost little while nobody needs their room: they stay for a while, against swapping.
@@ -65,6 +66,9 @@ class Planned:
         self._pending: dict[str, tuple[str, float]] = {}
         self._surplus_since: dict[Spot, float] = {}
         self._idle_since: dict[str, float] = {}
+        self._booked: Mapping[str, int] | None = None
+        self._unasked = 0
+        self._able: dict[str, frozenset[str]] = {}  # by class of the plan, the variants that may answer it
 
     def decide(self, situation: Situation, orders: Orders) -> None:
         """Give orders by the rules of this module."""
@@ -72,12 +76,14 @@ class Planned:
         if self._known.catalog is not fleet.catalog:
             self._known = Known(fleet.catalog, fleet.targets)
         self._classes.take(situation.reports, now)
+        self._note_machines(fleet)
         for made in situation.plans:
             self._take(made)
         self._answer(situation, orders)
         if self._plan is not None:
             self._follow(self._plan, situation, orders)
         self._ask(situation, orders)
+        self._booked = fleet.counts()
 
     @property
     def wanted(self) -> Sequence[Wanted]:
@@ -106,16 +112,29 @@ class Planned:
         wanted = self._wanted(situation)
         problem = Builder(fleet, self._known, self._settings.planner, situation.pins, now).build(wanted)
         self._shape = shape
+<<<<<<< HEAD
         self._asked = _Asked(self._asked.number + 1, now, {x.name: x.demand_qps for x in wanted}, wanted)
+=======
+        self._asked = _Asked(self._asked.number + 1, now, {x.name: x.demand_qps for x in wanted})
+        names = [x.name for x in problem.variants]
+        self._able = {x.name: frozenset(names[o.variant] for o in x.options) for x in problem.classes}
+>>>>>>> 3ee4478 (The planner is the default: steady where demand is chance, ready for surges that come again; a tighter fluid bound)
         self._waiting = True
         orders.plan(self._asked.number, problem, because)
 
     def _shape_of(self, fleet: Fleet, now: float) -> object:
-        """What makes a plan stale at once when it changes; machines that come were planned."""
-        here = Counter(x.worker_type for x in fleet.workers.values() if not x.leaving)
+        """What makes a plan stale at once when it changes; machines that were asked for and come were planned."""
+        catalogued = fleet.counts()
+        others = Counter(x.worker_type for x in fleet.workers.values() if x.worker_type not in catalogued)
         gone = tuple(sorted(x.name for x in fleet.workers.values() if x.leaving))
         failing = tuple(x for x in fleet.blocks.at(now) if fleet.blocks.failing(x, now))
-        return fleet.catalog_changes, tuple(fleet.machines.blocks.at(now)), failing, gone, dict(here)
+        return fleet.catalog_changes, tuple(fleet.machines.blocks.at(now)), failing, gone, self._unasked, dict(others)
+
+    def _note_machines(self, fleet: Fleet) -> None:
+        """Count how often there were other machines, booting ones too, than after the last turn's orders."""
+        counts = fleet.counts()
+        if self._booked is not None and counts != self._booked:
+            self._unasked += 1
 
     def _why(self, since: float, shape: object) -> str | None:
         if self._plan is None:
@@ -218,67 +237,119 @@ class Planned:
     # ---- following a plan
 
     def _follow(self, plan: Plan, situation: Situation, orders: Orders) -> None:
-        targets = _targets(plan)
+        fleet, targets = situation.fleet, _targets(plan)
         self._follow_machines(plan, situation, orders)
-        by_spot: dict[Spot, list[Replica]] = {}
-        fleet = situation.fleet
-        for replica in fleet.replicas.values():
-            worker = fleet.workers[replica.worker]
-            if replica.state in (State.STARTING, State.READY) and not worker.leaving:
-                by_spot.setdefault((replica.variant, worker.worker_type), []).append(replica)
-        crowded: set[str] = set()
-        unready: set[str] = set()
-        for (variant, kind), count in targets.items():
-            if variant in fleet.catalog.offers:
-                have = by_spot.get((variant, kind), [])
-                missing = count - len(have)
-                for _ in range(missing):
-                    because = f"planned: {count} on {kind}, there are {len(have)}"
-                    if self._start(variant, because, kind, situation, orders) is not None:
-                        crowded.add(kind)
-                        break
-                if missing > 0 or any(x.state is State.STARTING for x in have):
-                    unready.add(self._use_case(variant, fleet))
-        for spot, have in by_spot.items():
-            self._thin(spot, have, targets.get(spot, 0), crowded, unready, situation, orders)
+        by_spot, leaving = _spots(fleet)
+        short = self._start_missing(targets, by_spot, situation, orders)
+        unready = {
+            variant
+            for (variant, kind), count in targets.items()
+            if sum(x.state is State.READY for x in by_spot.get((variant, kind), ())) < count
+        }
+        surplus = {spot: n for spot, have in by_spot.items() if (n := self._surplus(spot, have, targets, situation))}
+        for spot, count in surplus.items():
+            if spot[1] not in short:
+                self._retire(spot, by_spot[spot], count, unready, situation, orders)
+        for kind, starved in short.items():
+            if leaving[kind] < starved.total():
+                here = {spot: by_spot[spot] for spot in surplus if spot[1] == kind}
+                self._evict(kind, here, starved, situation, orders)
 
-    def _use_case(self, variant: str, fleet: Fleet) -> str:
-        catalog = fleet.catalog
-        return catalog.architectures[catalog.offers[variant].variant.architecture].use_case.name
-
-    def _thin(
+    def _start_missing(
         self,
-        spot: Spot,
-        have: list[Replica],
-        count: int,
-        crowded: set[str],
-        unready: set[str],
+        targets: Mapping[Spot, int],
+        by_spot: Mapping[Spot, Sequence[Replica]],
+        situation: Situation,
+        orders: Orders,
+    ) -> dict[str, Counter[str]]:
+        """Start what is planned and not there; what has no room: by worker type, how many of which variants."""
+        short: dict[str, Counter[str]] = {}
+        for (variant, kind), count in targets.items():
+            if variant not in situation.fleet.catalog.offers:
+                continue
+            have = len(by_spot.get((variant, kind), ()))
+            for at in range(have, count):
+                because = f"planned: {count} on {kind}, there are {have}"
+                if self._start(variant, because, kind, situation, orders) is not None:
+                    short.setdefault(kind, Counter())[variant] = count - at
+                    break
+        return short
+
+    def _surplus(self, spot: Spot, have: Sequence[Replica], targets: Mapping[Spot, int], situation: Situation) -> int:
+        """By how many replicas a variant has too many on a worker type; notes since when."""
+        variant = spot[0]
+        asked_for = 1 if variant in self._pending else 0
+        keep = max(targets.get(spot, 0), asked_for, situation.pins.get(variant, 0))
+        if len(have) <= keep or variant not in situation.fleet.catalog.offers:
+            self._surplus_since.pop(spot, None)
+            return 0
+        self._surplus_since.setdefault(spot, situation.now)
+        return len(have) - keep
+
+    def _retire(
+        self, spot: Spot, have: list[Replica], count: int, unready: set[str], situation: Situation, orders: Orders
+    ) -> None:
+        """Drain replicas that were too many for long enough, once those that are to answer instead are ready."""
+        fleet, now = situation.fleet, situation.now
+        variant, kind = spot
+        held_s = now - self._surplus_since[spot]
+        stay_s = _SURPLUS_SHARE * self._settings.planner.hold_s
+        if held_s < max(self._settings.downscale_delay_s, fleet.start_s(variant), stay_s):
+            return
+        if self._heirs(variant) & unready:
+            return
+        here = Counter(x.worker for x in have)
+        ready = [x for x in have if x.state is State.READY]
+        ready.sort(key=lambda x: (self._load(fleet.workers[x.worker]), -here[x.worker], x.id))
+        for replica in ready[:count]:
+            because = f"planned: {len(have) - count} on {kind}, there are {len(have)}, for {held_s:.0f} s"
+            orders.drain(replica.id, because)
+        del self._surplus_since[spot]
+
+    def _heirs(self, variant: str) -> set[str]:
+        """The variants that are planned to answer what this one can."""
+        flows = () if self._plan is None else self._plan.flows
+        return {x.variant for x in flows if variant in self._able.get(x.query_class, ())} - {variant}
+
+    def _evict(
+        self,
+        kind: str,
+        surplus: Mapping[Spot, Sequence[Replica]],
+        starved: Mapping[str, int],
         situation: Situation,
         orders: Orders,
     ) -> None:
-        """Drain what is too much of a variant on a worker type."""
-        fleet, now = situation.fleet, situation.now
-        variant, kind = spot
-        asked_for = 1 if variant in self._pending else 0
-        keep = max(count, asked_for, situation.pins.get(variant, 0))
-        if len(have) <= keep or variant not in fleet.catalog.offers:
-            self._surplus_since.pop(spot, None)
+        """Drain one of the replicas that are too many on a worker type, as planned ones have no room there.
+
+        The one by which the least demand is left without any replica. Where that is some: what is starting now is
+        waited for, and machines that boot are, unless more demand waits for the room. Where nothing comes, planned and
+        surplus ones wait for each other, and one must go.
+        """
+        fleet = situation.fleet
+        ready = Counter(x.variant for x in fleet.replicas.values() if x.state is State.READY)
+        able = [x for have in surplus.values() for x in list(have)[-1:] if x.state is State.READY]
+        if not able:
             return
-        held_s = now - self._surplus_since.setdefault(spot, now)
-        ready = [x for x in have if x.state is State.READY]
-        stay_s = _SURPLUS_SHARE * self._settings.planner.hold_s
-        least_s = max(self._settings.downscale_delay_s, fleet.start_s(variant), stay_s)
-        if kind in crowded:
-            crowded.discard(kind)  # one is enough to see whether the planned one fits then
-            for replica in ready[-1:]:
-                orders.drain(replica.id, f"planned: {count} on {kind}; others need its room")
-        elif held_s >= least_s and self._use_case(variant, fleet) not in unready:
-            here = Counter(x.worker for x in have)
-            for replica in sorted(ready, key=lambda x: (self._load(fleet.workers[x.worker]), -here[x.worker], x.id))[
-                : len(have) - keep
-            ]:
-                orders.drain(replica.id, f"planned: {count} on {kind}, there are {len(have)}, for {held_s:.0f} s")
-            del self._surplus_since[spot]
+        losses = {x.id: self._alone_qps(x.variant, ready) for x in able}
+        victim = min(able, key=lambda x: (losses[x.id], x.id))
+        if losses[victim.id] > 0:
+            if any(x.state is State.STARTING for x in fleet.replicas.values()):
+                return
+            gain = sum(x.rate_qps for x in self._plan.flows if x.variant in starved) if self._plan else 0.0
+            if losses[victim.id] >= gain and any(fleet.machines.booting(x) for x in fleet.catalog.worker_types):
+                return
+        orders.drain(victim.id, f"planned: fewer on {kind}; others need its room")
+
+    def _alone_qps(self, variant: str, ready: Counter[str]) -> float:
+        """Demand that only one replica of this variant can answer now."""
+        if ready[variant] > 1 or self._plan is None:
+            return 0.0
+        others = {x for x in ready if x != variant}
+        return sum(
+            x.rate_qps
+            for x in self._plan.flows
+            if variant in (able := self._able.get(x.query_class, frozenset())) and not able & others
+        )
 
     def _load(self, worker: Worker) -> int:
         return len(worker.replicas)
@@ -309,6 +380,21 @@ class Planned:
         for worker in sorted(here, key=lambda x: (self._load(x), -x.joined_at, x.name))[: count - coming]:
             orders.leave(worker.name, because)
         self._idle_since.pop(name, None)
+
+
+def _spots(fleet: Fleet) -> tuple[dict[Spot, list[Replica]], Counter[str]]:
+    """The replicas that stay, by variant and worker type; how many leave, by worker type."""
+    by_spot: dict[Spot, list[Replica]] = {}
+    leaving: Counter[str] = Counter()
+    for replica in fleet.replicas.values():
+        worker = fleet.workers[replica.worker]
+        if worker.leaving:
+            continue
+        if replica.state in (State.STARTING, State.READY):
+            by_spot.setdefault((replica.variant, worker.worker_type), []).append(replica)
+        else:
+            leaving[worker.worker_type] += 1
+    return by_spot, leaving
 
 
 def _targets(plan: Plan) -> dict[Spot, int]:

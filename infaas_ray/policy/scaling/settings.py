@@ -213,7 +213,7 @@ class ScalingSettings:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _FORBID
 
-    strategy: StrategyName = "individual"
+    strategy: StrategyName = "planner"
     fixed: bool = False
     keep_warm: Mapping[str, int] = field(default_factory=dict)
     slack: float = 1.05

@@ -120,16 +120,22 @@ class Orders:
                 blocked = fleet.machines.blocks.reason(name, self._now) is not None
                 wanted[name] = min(count, wanted[name] if blocked else known.max_workers)
         if fleet.request_workers(wanted, self._now):
-            self.actions.append(RequestWorkers(counts=fleet.counts(), because=because))
+            self._request(because)
 
     def withdraw(self, because: str) -> None:
         """Tell of workers that are no longer to come."""
-        self.actions.append(RequestWorkers(counts=self._fleet.counts(), because=because))
+        self._request(because)
+
+    def _request(self, because: str) -> None:
+        """Tell of all that is booked, once a turn for the same."""
+        counts = self._fleet.counts()
+        if not any(isinstance(x, RequestWorkers) and x.counts == counts for x in self.actions[-1:]):
+            self.actions.append(RequestWorkers(counts=counts, because=because))
 
     def leave(self, worker: str, because: str) -> None:
         """Let a worker be given back as soon as its replicas have moved off."""
         if self._fleet.request_leave(worker):
-            self.actions.append(RequestWorkers(counts=self._fleet.counts(), because=because))
+            self._request(because)
 
     def release(self, worker: str, because: str) -> None:
         """Give back a worker that leaves and is empty; another is left alone."""

@@ -81,7 +81,7 @@ class TestStartTimes:
 
 class TestRestart:
     def test_living_replicas_found_are_taken_over_and_nothing_is_started_twice(self) -> None:
-        new = Autoscaler(ScalingSettings())
+        new = Autoscaler(ScalingSettings(strategy="individual"))
         found = [CatalogChanged(catalog=catalog(offer("a"))), worker(), ready(A + "#4"), ready(A + "#2")]
         assert new.step(found, 1000.0) == []
         assert new.step([traffic({A: 150})], 1001.0) == []
@@ -91,14 +91,14 @@ class TestRestart:
                 assert action.replica == A + "#5"
 
     def test_one_that_is_found_but_not_registered_is_drained(self) -> None:
-        new = Autoscaler(ScalingSettings())
+        new = Autoscaler(ScalingSettings(strategy="individual"))
         found = [ready(B + "#1"), CatalogChanged(catalog=catalog(offer("a")))]
         assert new.step([worker(), *found], 0.0) == [
             DrainReplica(replica=B + "#1", because="its variant left the catalogue")
         ]
 
     def test_the_order_of_first_facts_does_not_matter(self) -> None:
-        new = Autoscaler(ScalingSettings())
+        new = Autoscaler(ScalingSettings(strategy="individual"))
         assert new.step([worker(), ready(A + "#1"), CatalogChanged(catalog=catalog(offer("a")))], 0.0) == []
         assert new.fleet.workers["w1"].room().free["CPU"] == 3.75
 

@@ -23,7 +23,7 @@ A, B = v("a"), v("b")
 
 def world(**changes: object) -> World:
     """Two variants of 100 rows/s each, and room for 16 replicas."""
-    settings = ScalingSettings(**changes)  # type: ignore[arg-type]
+    settings = ScalingSettings(strategy="individual", **changes)  # type: ignore[arg-type]
     return World(offer("a", usd=0.01), offer("b", usd=0.02), settings=settings)
 
 
@@ -105,11 +105,15 @@ class TestGrow:
         assert made.counts() == {A: 3}
 
     def test_never_more_than_have_cores_of_their_own(self) -> None:
-        made = World(offer("a"), workers=[worker(cpu=2.0)], settings=ScalingSettings(start_overhead_s=0.0))
+        made = World(
+            offer("a"), workers=[worker(cpu=2.0)], settings=ScalingSettings(strategy="individual", start_overhead_s=0.0)
+        )
         made.steady({A: 1000}, 30)
         assert made.counts() == {A: 2}
         two = offer("a", threads=2)
-        made = World(two, workers=[worker(cpu=2.0)], settings=ScalingSettings(start_overhead_s=0.0))
+        made = World(
+            two, workers=[worker(cpu=2.0)], settings=ScalingSettings(strategy="individual", start_overhead_s=0.0)
+        )
         made.steady({two.name: 1000}, 30)
         assert list(made.counts().values()) == [1]
 
@@ -168,7 +172,7 @@ class TestKeepWarm:
         assert made.counts() == {A: 1}
 
     def test_one_that_cannot_start_is_replaced_by_the_next(self) -> None:
-        settings = ScalingSettings(keep_warm={"classification:digits": 1})
+        settings = ScalingSettings(strategy="individual", keep_warm={"classification:digits": 1})
         made = World(offer("a", usd=0.01), offer("b", usd=0.02), settings=settings, load_s=9.0)
         broken = ReplicaFailed(replica=A + "#1", variant=A, reason="corrupt", permanent=True)
         assert starts(made.step(broken, passed=0.1)) == [B]
@@ -214,7 +218,7 @@ class TestFaults:
 class TestRoom:
     def full(self, **changes: object) -> World:
         """One worker with room for two replicas, both of a."""
-        settings = ScalingSettings(**{"oversubscription": 1.0, **changes})  # type: ignore[arg-type]
+        settings = ScalingSettings(**{"strategy": "individual", "oversubscription": 1.0, **changes})  # type: ignore[arg-type]
         made = World(offer("a"), offer("b"), workers=[worker(cpu=2.0)], settings=settings)
         made.steady({A: 190}, 30)
         assert made.counts() == {A: 2}
@@ -244,7 +248,7 @@ class TestRoom:
         assert drains(made.step(LoadRequested(variant=B))) == []
 
     def test_as_many_leave_as_are_needed_on_one_worker(self) -> None:
-        settings = ScalingSettings(oversubscription=1.0)
+        settings = ScalingSettings(strategy="individual", oversubscription=1.0)
         made = World(offer("a"), offer("b", threads=2), workers=[worker(cpu=2.0)], settings=settings)
         made.steady({A: 190}, 30)
         made.steady({}, 5)
@@ -265,7 +269,9 @@ class TestFixed:
     """SM+: the variants of keep_warm and no others."""
 
     def made(self, **changes: object) -> World:
-        settings = ScalingSettings(start_overhead_s=0.0, fixed=True, keep_warm={"b": 1}, **changes)  # type: ignore[arg-type]
+        settings = ScalingSettings(
+            strategy="individual", start_overhead_s=0.0, fixed=True, keep_warm={"b": 1}, **changes
+        )  # type: ignore[arg-type]
         return World(offer("a", usd=0.01), offer("b", usd=0.02), types=[worker_type()], settings=settings)
 
     def test_only_what_keep_warm_lists_is_ever_used(self) -> None:

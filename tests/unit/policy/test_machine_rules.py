@@ -18,7 +18,7 @@ GPU = worker_type("gpu", gpu=1.0, usd=3.0)
 
 
 def world(*offers: Offer, types: Sequence[WorkerType] = (CPU, BIG, GPU), **changes: object) -> World:
-    settings = ScalingSettings(start_overhead_s=0.0, **changes)  # type: ignore[arg-type]
+    settings = ScalingSettings(**{"strategy": "individual", "start_overhead_s": 0.0, **changes})  # type: ignore[arg-type]
     return World(*(offers or (offer("a"),)), types=types, settings=settings)
 
 
@@ -86,7 +86,10 @@ class TestTriggers:
 
     def made(self, **machines: float) -> World:
         settings = ScalingSettings(
-            start_overhead_s=0.0, max_replicas_per_variant=1, machines=MachineSettings(**machines)
+            strategy="individual",
+            start_overhead_s=0.0,
+            max_replicas_per_variant=1,
+            machines=MachineSettings(**machines),
         )
         made = World(
             offer("a", threads=4, rate_qps=100),

@@ -48,7 +48,7 @@ class World:
         load_s: float = 1.0,
         types: Sequence[WorkerType] = (),
     ) -> None:
-        self.autoscaler = Autoscaler(settings or ScalingSettings(start_overhead_s=0.0))
+        self.autoscaler = Autoscaler(settings or ScalingSettings(strategy="individual", start_overhead_s=0.0))
         self.now = 0.0
         self.load_s = load_s
         self.types = {x.name: x for x in types}

@@ -66,7 +66,7 @@ def world(
     return World(
         catalog_with(*offers, types=types),
         made,
-        scaling or ScalingSettings(start_overhead_s=0.0),
+        scaling or ScalingSettings(strategy="individual", start_overhead_s=0.0),
         duration_s=duration_s,
         settings=settings,
         seed=seed,
