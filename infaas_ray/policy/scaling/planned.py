@@ -112,13 +112,9 @@ class Planned:
         wanted = self._wanted(situation)
         problem = Builder(fleet, self._known, self._settings.planner, situation.pins, now).build(wanted)
         self._shape = shape
-<<<<<<< HEAD
         self._asked = _Asked(self._asked.number + 1, now, {x.name: x.demand_qps for x in wanted}, wanted)
-=======
-        self._asked = _Asked(self._asked.number + 1, now, {x.name: x.demand_qps for x in wanted})
         names = [x.name for x in problem.variants]
         self._able = {x.name: frozenset(names[o.variant] for o in x.options) for x in problem.classes}
->>>>>>> 3ee4478 (The planner is the default: steady where demand is chance, ready for surges that come again; a tighter fluid bound)
         self._waiting = True
         orders.plan(self._asked.number, problem, because)
 
