@@ -1,0 +1,201 @@
+"""Follows a plan: brings the fleet to where the plan has it, without leaving queries unanswered on the way.
+
+Rules:
+- Machines are asked for at once, and given back when they were too many for `release_s` and their boot.
+- Replicas are started at once where there is room, and drained when they were too many for a while, new before old: not
+  before those are ready that are planned to answer instead.
+- Where there is no room for a planned one, one that is too many drains at once: the one by which the least demand is
+  left without any replica. Where that is some, what is starting now is waited for, and machines that boot are, unless
+  more demand waits for the room. Where nothing comes, planned and surplus ones wait for each other, and one must go.
+- Replicas that are too many cost little while nobody needs their room: they stay for a while, against swapping.
+"""
+
+from collections import Counter
+from collections.abc import Container, Mapping, Sequence
+
+from infaas_ray.policy.fleet import Fleet
+from infaas_ray.policy.lifecycle import Replica, State
+from infaas_ray.policy.planner.problem import Plan
+from infaas_ray.policy.scaling.settings import ScalingSettings
+from infaas_ray.policy.scaling.strategy import Orders, Situation
+
+_SURPLUS_SHARE = 0.2  # of the time for which a plan is expected to hold, that surplus replicas stay
+
+Spot = tuple[str, str]  # a variant on a worker type
+Able = Mapping[str, frozenset[str]]  # by class of queries, the variants that may answer it
+
+
+class PlanFollower:
+    """Remembers since when what was too many."""
+
+    def __init__(self, settings: ScalingSettings) -> None:
+        self._settings = settings
+        self._surplus_since: dict[Spot, float] = {}
+        self._idle_since: dict[str, float] = {}
+        self._plan = Plan()
+        self._able: Able = {}
+        self._asked_for: Container[str] = ()
+
+    def follow(self, plan: Plan, able: Able, situation: Situation, orders: Orders, asked_for: Container[str]) -> None:
+        """Give the orders of this turn. `asked_for`: variants of which a query needs one, planned or not."""
+        self._plan, self._able, self._asked_for = plan, able, asked_for
+        fleet, targets = situation.fleet, targets_of(plan)
+        self._follow_machines(plan, situation, orders)
+        by_spot, leaving = _spots(fleet)
+        short = self._start_missing(targets, by_spot, situation, orders)
+        unready = {
+            variant
+            for (variant, kind), count in targets.items()
+            if sum(x.state is State.READY for x in by_spot.get((variant, kind), ())) < count
+        }
+        surplus = {spot: n for spot, have in by_spot.items() if (n := self._surplus(spot, have, targets, situation))}
+        for spot, count in surplus.items():
+            if spot[1] not in short:
+                self._retire(spot, by_spot[spot], count, unready, situation, orders)
+        for kind, starved in short.items():
+            if leaving[kind] < starved.total():
+                here = {spot: by_spot[spot] for spot in surplus if spot[1] == kind}
+                self._evict(kind, here, starved, situation, orders)
+
+    def _start_missing(
+        self,
+        targets: Mapping[Spot, int],
+        by_spot: Mapping[Spot, Sequence[Replica]],
+        situation: Situation,
+        orders: Orders,
+    ) -> dict[str, Counter[str]]:
+        """Start what is planned and not there; what has no room: by worker type, how many of which variants."""
+        fleet = situation.fleet
+        short: dict[str, Counter[str]] = {}
+        for (variant, kind), count in targets.items():
+            if variant not in fleet.catalog.offers or fleet.blocks.failing(variant, situation.now):
+                continue
+            have = len(by_spot.get((variant, kind), ()))
+            for at in range(have, count):
+                because = f"planned: {count} on {kind}, there are {have}"
+                if orders.start(variant, because, kind) is not None:
+                    short.setdefault(kind, Counter())[variant] = count - at
+                    break
+        return short
+
+    def _surplus(self, spot: Spot, have: Sequence[Replica], targets: Mapping[Spot, int], situation: Situation) -> int:
+        """By how many replicas a variant has too many on a worker type; notes since when."""
+        variant = spot[0]
+        needed = 1 if variant in self._asked_for else 0
+        keep = max(targets.get(spot, 0), needed, situation.pins.get(variant, 0))
+        if len(have) <= keep or variant not in situation.fleet.catalog.offers:
+            self._surplus_since.pop(spot, None)
+            return 0
+        self._surplus_since.setdefault(spot, situation.now)
+        return len(have) - keep
+
+    def _retire(
+        self, spot: Spot, have: list[Replica], count: int, unready: set[str], situation: Situation, orders: Orders
+    ) -> None:
+        """Drain replicas that were too many for long enough, once those that are to answer instead are ready."""
+        fleet, now = situation.fleet, situation.now
+        variant, kind = spot
+        held_s = now - self._surplus_since[spot]
+        stay_s = _SURPLUS_SHARE * self._settings.planner.hold_s
+        if held_s < max(self._settings.downscale_delay_s, fleet.start_s(variant), stay_s):
+            return
+        if self._heirs(variant) & unready:
+            return
+        here = Counter(x.worker for x in have)
+        ready = [x for x in have if x.state is State.READY]
+        ready.sort(key=lambda x: (len(fleet.workers[x.worker].replicas), -here[x.worker], x.id))
+        for replica in ready[:count]:
+            because = f"planned: {len(have) - count} on {kind}, there are {len(have)}, for {held_s:.0f} s"
+            orders.drain(replica.id, because)
+        del self._surplus_since[spot]
+
+    def _heirs(self, variant: str) -> set[str]:
+        """The variants that are planned to answer what this one can."""
+        return {x.variant for x in self._plan.flows if variant in self._able.get(x.query_class, ())} - {variant}
+
+    def _evict(
+        self,
+        kind: str,
+        surplus: Mapping[Spot, Sequence[Replica]],
+        starved: Mapping[str, int],
+        situation: Situation,
+        orders: Orders,
+    ) -> None:
+        """Drain one of the replicas that are too many on a worker type, as planned ones have no room there."""
+        fleet = situation.fleet
+        ready = Counter(x.variant for x in fleet.replicas.values() if x.state is State.READY)
+        able = [x for have in surplus.values() for x in list(have)[-1:] if x.state is State.READY]
+        if not able:
+            return
+        losses = {x.id: self._alone_qps(x.variant, ready) for x in able}
+        victim = min(able, key=lambda x: (losses[x.id], x.id))
+        if losses[victim.id] > 0:
+            if any(x.state is State.STARTING for x in fleet.replicas.values()):
+                return
+            gain = sum(x.rate_qps for x in self._plan.flows if x.variant in starved)
+            if losses[victim.id] >= gain and any(fleet.machines.booting(x) for x in fleet.catalog.worker_types):
+                return
+        orders.drain(victim.id, f"planned: fewer on {kind}; others need its room")
+
+    def _alone_qps(self, variant: str, ready: Counter[str]) -> float:
+        """Demand that only one replica of this variant can answer now."""
+        if ready[variant] > 1:
+            return 0.0
+        others = {x for x in ready if x != variant}
+        return sum(
+            x.rate_qps
+            for x in self._plan.flows
+            if variant in (able := self._able.get(x.query_class, frozenset())) and not able & others
+        )
+
+    def _follow_machines(self, plan: Plan, situation: Situation, orders: Orders) -> None:
+        fleet = situation.fleet
+        have = fleet.counts()
+        more = {name: count for name, count in plan.workers.items() if count > have.get(name, count)}
+        if more:
+            orders.workers(more, f"planned: {', '.join(f'{count} x {name}' for name, count in more.items())}")
+        for name, here in have.items():
+            wanted = plan.workers.get(name, 0)
+            if wanted >= here:
+                self._idle_since.pop(name, None)
+                continue
+            held_s = situation.now - self._idle_since.setdefault(name, situation.now)
+            kind = fleet.catalog.worker_types[name]
+            if held_s >= max(self._settings.planner.release_s, fleet.machines.boot_s(kind)):
+                self._give_back(name, here - wanted, held_s, fleet, orders)
+
+    def _give_back(self, name: str, count: int, held_s: float, fleet: Fleet, orders: Orders) -> None:
+        """Release so many workers of a type: those on their way first, then the emptiest."""
+        because = f"planned: {count} fewer of {name}, for {held_s:.0f} s"
+        coming = min(count, fleet.machines.booting(name))
+        if coming:
+            orders.workers({name: fleet.counts()[name] - coming}, because)
+        here = [x for x in fleet.workers.values() if x.worker_type == name and not x.leaving]
+        for worker in sorted(here, key=lambda x: (len(x.replicas), -x.joined_at, x.name))[: count - coming]:
+            orders.leave(worker.name, because)
+        self._idle_since.pop(name, None)
+
+
+def _spots(fleet: Fleet) -> tuple[dict[Spot, list[Replica]], Counter[str]]:
+    """The replicas that stay, by variant and worker type; how many leave, by worker type."""
+    by_spot: dict[Spot, list[Replica]] = {}
+    leaving: Counter[str] = Counter()
+    for replica in fleet.replicas.values():
+        worker = fleet.workers[replica.worker]
+        if worker.leaving:
+            continue
+        if replica.state in (State.STARTING, State.READY):
+            by_spot.setdefault((replica.variant, worker.worker_type), []).append(replica)
+        else:
+            leaving[worker.worker_type] += 1
+    return by_spot, leaving
+
+
+def targets_of(plan: Plan) -> dict[Spot, int]:
+    """How many replicas of which variant a plan has on which worker type."""
+    return {
+        (variant, kind): count
+        for variant, places in plan.replicas.items()
+        for kind, count in places.items()
+        if count > 0
+    }
