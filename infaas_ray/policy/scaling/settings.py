@@ -30,7 +30,7 @@ class PlannerSettings:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _FORBID
 
-    interval_s: float = 5.0
+    interval_s: float = 10.0
     quantile: float = 0.95
     head_room: float = 2.3
     utilization: float = 0.9
