@@ -241,6 +241,7 @@ def _class(made: Sequence[_Made], number: int, size: Size, rng: random.Random) -
                     rate_qps=planned[0],
                     busy_s=planned[1],
                     penalty_usd_per_1k=missing * _DEGRADED_USD_PER_1K,
+                    beyond_slo=missing > 0,
                 )
             )
     bound = "any" if slo_s is None else f"{slo_s * 1e3:g}ms"

@@ -9,7 +9,7 @@ import msgspec
 from infaas_ray.cli.command import command, out, show, silent_libraries, table
 from infaas_ray.cli.models import worker_types
 from infaas_ray.config import Settings
-from infaas_ray.domain import WorkerType
+from infaas_ray.domain import OnMiss, WorkerType
 from infaas_ray.errors import InvalidInput, Unavailable, UnknownTarget, one_of
 from infaas_ray.policy.fleet import Fleet
 from infaas_ray.policy.messages import CatalogChanged
@@ -33,7 +33,8 @@ _NO_READY: Mapping[str, int] = {}
     "slos",
     multiple=True,
     metavar="KEY=VALUE,...",
-    help="latency_ms, min_accuracy, max_usd_per_1k, and share of the rate (default: equal). Repeat for a mixture.",
+    help="latency_ms, min_accuracy, max_usd_per_1k, on_miss (reject, degrade, late), and share of the rate (default: "
+    "equal). Repeat for a mixture.",
 )
 @click.option("--explain", "explained", is_flag=True, help="Say for each machine and variant what it is for.")
 @click.option("--quotes", is_flag=True, help="Say what the next looser SLOs would save.")
@@ -171,9 +172,9 @@ def _catalog(settings: Settings, types: dict[str, WorkerType]) -> Catalog:
 
 
 def _wanted(settings: Settings, target: str, rate: float, slos: tuple[str, ...]) -> list[Wanted]:
-    found = [_slo(x) for x in slos] or [{}]
-    given = sum(x["share"] for x in found if "share" in x)
-    open_ones = [x for x in found if "share" not in x]
+    found = [_slo(x) for x in slos] or [({}, OnMiss.REJECT)]
+    given = sum(x["share"] for x, _ in found if "share" in x)
+    open_ones = [x for x, _ in found if "share" not in x]
     if given > 1 + 1e-9 or (not open_ones and abs(given - 1) > 1e-6):
         raise InvalidInput(f"the shares of --slo must be 1 in all, not {given:g}")
     return [
@@ -184,29 +185,37 @@ def _wanted(settings: Settings, target: str, rate: float, slos: tuple[str, ...])
             max_usd_per_1k=x.get("max_usd_per_1k"),
             demand_qps=rate * x.get("share", (1 - given) / max(1, len(open_ones))),
             z=settings.scaling.planner.head_room,
+            on_miss=on_miss,
         )
-        for x in found
+        for x, on_miss in found
     ]
 
 
-_KEYS = ("latency_ms", "min_accuracy", "max_usd_per_1k", "share")
+_KEYS = ("latency_ms", "min_accuracy", "max_usd_per_1k", "on_miss", "share")
 
 
-def _slo(text: str) -> dict[str, float]:
+def _slo(text: str) -> tuple[dict[str, float], OnMiss]:
+    """The numbers of an SLO by key, and what to do on a miss."""
     found: dict[str, float] = {}
+    on_miss = OnMiss.REJECT
     for part in text.replace(" ", ",").split(","):
         if not part:
             continue
         key, _, value = part.partition("=")
         if key not in _KEYS:
             raise InvalidInput(one_of("key of --slo", key, _KEYS))
+        if key == "on_miss":
+            if value not in list(OnMiss):
+                raise InvalidInput(one_of("on_miss", value, list(OnMiss)))
+            on_miss = OnMiss(value)
+            continue
         try:
             found[key] = float(value)
         except ValueError:
             raise InvalidInput(f"--slo {part!r}: {value!r} is not a number, such as in latency_ms=50") from None
         if not found[key] > 0:
             raise InvalidInput(f"--slo {part!r} must be above 0")
-    return found
+    return found, on_miss
 
 
 def _problem(settings: Settings, catalog: Catalog, target: str, wanted: list[Wanted]) -> PlanProblem:

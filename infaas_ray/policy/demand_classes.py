@@ -8,6 +8,7 @@ misses gets less: the factor moves slowly between `_LEAST_ROOM` and `_MOST_ROOM`
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from infaas_ray.domain import OnMiss
 from infaas_ray.policy.forecast import Forecast
 from infaas_ray.policy.messages import ClassCount, TrafficReported
 
@@ -15,7 +16,7 @@ _MISSES = 0.003
 _LEAST_ROOM, _MOST_ROOM = 0.5, 4.0
 _JUDGED_ROWS = 500  # rows after which head room is judged
 
-Key = tuple[str, float | None, float | None, float | None]
+Key = tuple[str, float | None, float | None, float | None, OnMiss]
 
 
 @dataclass(slots=True)
@@ -71,7 +72,7 @@ class DemandClasses:
         self._classes.pop(key, None)
 
     def _class(self, count: ClassCount, now: float) -> Demanded:
-        key = (count.target, count.latency_s, count.min_accuracy, count.max_usd_per_1k)
+        key = (count.target, count.latency_s, count.min_accuracy, count.max_usd_per_1k, count.on_miss)
         known = self._classes.get(key)
         if known is None:
             known = self._classes[key] = Demanded(key, Forecast(self._quantile, now))

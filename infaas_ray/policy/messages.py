@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from infaas_ray.domain import OnMiss
 from infaas_ray.policy.planner.problem import Plan, PlanProblem
 from infaas_ray.policy.routing import Catalog
 
@@ -72,12 +73,16 @@ class PlanMade(Message, frozen=True, kw_only=True):
 
 
 class ClassCount(msgspec.Struct, frozen=True, kw_only=True):
-    """Rows in a window that ask for the same; None means "any". `missed`: refused, expired, or answered late."""
+    """Rows in a window that ask for the same; None means "any".
+
+    `missed`: refused, expired, answered late, or answered less accurately than asked.
+    """
 
     target: str
     latency_s: float | None = None
     min_accuracy: float | None = None
     max_usd_per_1k: float | None = None
+    on_miss: OnMiss = OnMiss.REJECT
     rows: int
     missed: int = 0
 

@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from infaas_ray.domain import HardwareKind, Variant
+from infaas_ray.domain import HardwareKind, OnMiss, Variant
 from infaas_ray.policy.autoscaler import Autoscaler, ScalingSettings
 from infaas_ray.policy.lifecycle import State
 from infaas_ray.policy.messages import DrainReplica, LoadRequested, PlanMade, ReplicaFailed, SolvePlan, StartReplica
 from infaas_ray.policy.planner.problem import Plan
 from infaas_ray.policy.scaling.settings import PlannerSettings
 from tests.unit.policy.builders import offer, v, worker, worker_type
-from tests.unit.policy.fluid import Asked
+from tests.unit.policy.fluid import Asked, serve
 from tests.unit.policy.world import World, requests, starts
 
 CPU = worker_type("cpu", usd=0.4)
@@ -170,3 +170,19 @@ def test_plans_that_do_not_come_are_asked_for_again() -> None:
     autoscaler = Autoscaler(settings())
     asked = [any(isinstance(x, SolvePlan) for x in autoscaler.step([], float(second))) for second in range(100)]
     assert 3 <= sum(asked) <= 5
+
+
+def test_where_machines_are_short_who_accepts_less_accuracy_gets_it_and_nobody_is_refused() -> None:
+    quick = offer("quick", usd=0.0005, accuracy=0.7, rate_qps=2000, p99_ms=[(1, 1.0), (8, 8.0)])
+    large = offer("large", usd=0.002, accuracy=0.9, rate_qps=667)
+    world = on_demand(quick, large, types=(worker_type("cpu", usd=0.4, most=1),))
+    strict = Asked(rows=800, latency_s=0.5, min_accuracy=0.8)
+    lenient = Asked(rows=2400, latency_s=0.5, min_accuracy=0.8, on_miss=OnMiss.DEGRADE)
+    world.ask(strict, lenient, seconds=60)
+    assert set(world.counts()) == {quick.name, large.name}
+    report = serve(world.autoscaler.routing_table(world.now), (strict, lenient))[0]
+    assert [x.missed for x in report.classes if x.on_miss is OnMiss.REJECT] == [0]
+    assert sum(report.served.values()) == 3200
+    before = world.counts()
+    world.ask(strict, lenient, seconds=120)  # what is missed as planned asks for no more room
+    assert world.counts() == before

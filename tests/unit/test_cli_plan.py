@@ -67,12 +67,22 @@ def test_a_mixture_shares_the_rate(home: Path) -> None:
     assert sorted(x["demand_qps"] for x in classes) == [25.0, 75.0]
 
 
+def test_who_accepts_less_accuracy_is_planned_for_where_nothing_reaches_it(home: Path) -> None:
+    slo = "latency_ms=500,min_accuracy=0.99"
+    assert json.loads(run(home, USE_CASE, "--rate", "50", "--slo", slo, "--json").output)["plan"]["replicas"] == {}
+    found = run(home, USE_CASE, "--rate", "50", "--slo", f"{slo},on_miss=degrade", "--explain")
+    assert "large@" in found.output
+    assert "50 rows/s are answered beyond their SLO" in found.output
+    assert "as its queries accept" in found.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "right"),
     [
         ((USE_CASE, "--rate", "1", "--slo", "latency=5"), "latency_ms"),
         ((USE_CASE, "--rate", "1", "--slo", "latency_ms=soon"), "is not a number"),
         ((USE_CASE, "--rate", "1", "--slo", "latency_ms=-5"), "above 0"),
+        ((USE_CASE, "--rate", "1", "--slo", "on_miss=shrug"), "degrade, late, reject"),
         ((USE_CASE, "--rate", "1", "--slo", "share=0.4"), "must be 1 in all"),
         (("nobody", "--rate", "1"), "small"),
         ((USE_CASE,), "--rate 100"),

@@ -3,8 +3,9 @@
 Rules: variants that another of the same target beats in everything are left out. A worker type of the catalogue can be
 asked for; workers of other types are there, cost nothing more, and stay. A machine on its way costs its boot and a
 replica its load, spread over `hold_s`, the time for which a plan is expected to hold. Refusing a class costs
-`refusal_factor` times what serving it would. Beside the machines every row costs a small share of its price on offer,
-so that on machines that are paid anyway the cheaper variant wins too.
+`refusal_factor` times what serving it would. A class that accepts less accuracy, or to be late, may be answered by the
+variants that cannot do better, at a price between the two. Beside the machines every row costs a small share of its
+price on offer, so that on machines that are paid anyway the cheaper variant wins too.
 """
 
 from collections import Counter
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from math import inf
 from operator import attrgetter
 
+from infaas_ray.domain import OnMiss
 from infaas_ray.policy.fleet import Fleet
 from infaas_ray.policy.lifecycle import State
 from infaas_ray.policy.planner.capacity import Capacity, Carried, undominated
@@ -32,6 +34,8 @@ _WEAR = 0.02  # of a row's price on offer, that counts even where the machine is
 _START = 1e-6  # usd/h of each start beside its machine, so that none is free where the machine is
 _COLD_QPS = 1e-3  # of a class that is kept warm without demand
 
+_ELSE = {OnMiss.REJECT: "", OnMiss.DEGRADE: "else degraded", OnMiss.LATE: "else late"}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
@@ -43,6 +47,7 @@ class Wanted:
     max_usd_per_1k: float | None
     demand_qps: float
     z: float
+    on_miss: OnMiss = OnMiss.REJECT
 
     @property
     def name(self) -> str:
@@ -51,8 +56,22 @@ class Wanted:
             "" if self.latency_s is None else f"within {self.latency_s * 1e3:.4g} ms",
             "" if self.min_accuracy is None else f"accuracy {self.min_accuracy:g}",
             "" if self.max_usd_per_1k is None else f"at most {self.max_usd_per_1k:g} USD per 1,000",
+            _ELSE[self.on_miss],
         ]
         return ", ".join([self.target, *(x for x in bounds if x)])
+
+
+@dataclass(frozen=True, slots=True)
+class _Option:
+    """A variant (its index) that may answer a class. `shortfall`: how far from its SLO, 0 to 1; None where it meets it.
+
+    That is the share of the asked accuracy that is missing, or of the least latency that is beyond the bound.
+    """
+
+    offer: Offer
+    variant: int
+    carried: Carried
+    shortfall: float | None
 
 
 @dataclass(slots=True)
@@ -191,37 +210,53 @@ class Builder:
     # ---- classes
 
     def _class(self, wanted: Wanted) -> PlanClass | None:
-        options: list[tuple[Offer, int, Carried]] = []
-        bound_s = inf if wanted.latency_s is None else wanted.latency_s - self._settings.overhead_s
-        for offer in self._known.front(wanted.target):
-            poor = wanted.min_accuracy is not None and offer.accuracy < wanted.min_accuracy
-            dear = wanted.max_usd_per_1k is not None and offer.usd_per_1k > wanted.max_usd_per_1k
-            if poor or dear:
-                continue
-            capacity = self._known.capacity(offer)
-            alone = capacity.carried(bound_s, wanted.demand_qps, wanted.z)
-            index = self._index(offer) if alone is not None else None
-            if index is not None:
-                servers = self._servers(self._variants[index].places)
-                carried = capacity.carried(bound_s, wanted.demand_qps, wanted.z, servers)
-                if carried is not None:
-                    options.append((offer, index, carried))
+        options = self._options(wanted)
         if not options:
             return None
+        serving = self._serving(wanted, [x for x in options if x.shortfall is None] or options)
         return PlanClass(
             name=wanted.name,
             demand_qps=max(_COLD_QPS, wanted.demand_qps),
             options=tuple(
                 PlanOption(
-                    variant=index,
-                    rate_qps=carried.rate_qps,
-                    busy_s=carried.busy_s,
-                    penalty_usd_per_1k=_WEAR * offer.usd_per_1k,
+                    variant=x.variant,
+                    rate_qps=x.carried.rate_qps,
+                    busy_s=x.carried.busy_s,
+                    penalty_usd_per_1k=_WEAR * x.offer.usd_per_1k + serving * self._miss_factor(wanted, x),
+                    beyond_slo=x.shortfall is not None,
                 )
-                for offer, index, carried in options
+                for x in options
             ),
-            refusal_usd_per_1k=self._refusal(wanted, options),
+            refusal_usd_per_1k=serving * self._settings.refusal_factor,
         )
+
+    def _options(self, wanted: Wanted) -> list[_Option]:
+        found = []
+        for offer in self._known.front(wanted.target):
+            allowed = self._allowed(wanted, offer)
+            index = self._index(offer) if allowed is not None else None
+            if allowed is not None and index is not None:
+                bound_s, shortfall = allowed
+                servers = self._servers(self._variants[index].places)
+                carried = self._known.capacity(offer).carried(bound_s, wanted.demand_qps, wanted.z, servers)
+                if carried is not None:
+                    found.append(_Option(offer, index, carried, shortfall))
+        return found
+
+    def _allowed(self, wanted: Wanted, offer: Offer) -> tuple[float, float | None] | None:
+        """Within which latency an offer may answer a class, and how far that is from its SLO; None where it may not."""
+        bound_s = inf if wanted.latency_s is None else wanted.latency_s - self._settings.overhead_s
+        least_s = self._known.capacity(offer).least_s
+        dear = wanted.max_usd_per_1k is not None and offer.usd_per_1k > wanted.max_usd_per_1k
+        poor = wanted.min_accuracy is not None and offer.accuracy < wanted.min_accuracy
+        match dear, poor, least_s >= bound_s:
+            case False, False, False:
+                return bound_s, None
+            case False, True, False if wanted.on_miss is OnMiss.DEGRADE:
+                return bound_s, 1.0 - offer.accuracy / (wanted.min_accuracy or 1.0)
+            case False, False, True if wanted.on_miss is OnMiss.LATE:
+                return inf, 1.0 - max(0.0, bound_s) / least_s
+        return None
 
     def _servers(self, places: Sequence[PlanPlace]) -> float:
         """How many replicas of a variant compute at a time on a machine, the fewest; infinite where they share none."""
@@ -233,13 +268,22 @@ class Builder:
         ]
         return min(shared, default=inf)
 
-    def _refusal(self, wanted: Wanted, options: Sequence[tuple[Offer, int, Carried]]) -> float:
-        """Price of refusing 1,000 rows: a multiple of what serving them costs, be it by a machine of their own."""
+    def _miss_factor(self, wanted: Wanted, option: _Option) -> float:
+        """What an answer beyond the SLO costs, as a multiple of serving: from its own factor to that of refusing."""
+        if option.shortfall is None:
+            return 0.0
+        settings = self._settings
+        own = settings.degrade_factor if wanted.on_miss is OnMiss.DEGRADE else settings.late_factor
+        least = min(own, settings.refusal_factor)
+        return least + (settings.refusal_factor - least) * option.shortfall
+
+    def _serving(self, wanted: Wanted, options: Sequence[_Option]) -> float:
+        """What serving 1,000 rows costs, be it by a machine of their own."""
         demand = max(_COLD_QPS, wanted.demand_qps)
-        dearest = max(offer.usd_per_1k for offer, _, _ in options)
+        dearest = max(x.offer.usd_per_1k for x in options)
         alone = [
-            self._types[place.worker_type].usd_per_hour * max(1.0, demand / carried.rate_qps) / (3.6 * demand)
-            for _, index, carried in options
-            for place in self._variants[index].places
+            self._types[place.worker_type].usd_per_hour * max(1.0, demand / x.carried.rate_qps) / (3.6 * demand)
+            for x in options
+            for place in self._variants[x.variant].places
         ]
-        return self._settings.refusal_factor * max(dearest, min(alone, default=0.0))
+        return max(dearest, min(alone, default=0.0))

@@ -52,6 +52,11 @@ class Capacity:
             sizes.append(limit)
         self._points = [_Point(b, median(b), high(b)) for b in sizes]
 
+    @property
+    def least_s(self) -> float:
+        """What a query takes at least, at the quantile of the bound: below that, or at it, no bound can be met."""
+        return min(x.high_s for x in self._points)
+
     def carried(self, bound_s: float, demand_qps: float, z: float, servers: float = inf) -> Carried | None:
         """What one replica carries of a demand within the bound (inf: none); None where it never meets it.
 

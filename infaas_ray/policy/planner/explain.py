@@ -48,7 +48,7 @@ class TypeReason:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassReason:
-    """What becomes of a class. `served`: rows a second by variant."""
+    """What becomes of a class. `served`: rows a second by variant, of which `beyond_slo_qps` less accurate or late."""
 
     query_class: str
     demand_qps: float
@@ -56,6 +56,7 @@ class ClassReason:
     refused_qps: float
     marginal_usd_per_1k: float
     because: str
+    beyond_slo_qps: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,9 +109,12 @@ def _summary(plan: Plan) -> str:
     workers = ", ".join(f"{count} x {name}" for name, count in plan.workers.items() if count > 0) or "no workers"
     refused = sum(plan.refused_qps.values())
     words = f"{workers} for {_usd(plan.machines_usd_per_hour)} an hour"
+    beyond = sum(plan.beyond_slo_qps.values())
     changes = plan.objective_usd_per_hour - plan.machines_usd_per_hour
     if changes > 5e-4:
         words += f", {_usd(changes)} for changes, risk, lost accuracy and refusals"
+    if beyond > _NOTHING_QPS:
+        words += f"; {beyond:.4g} rows/s are answered beyond their SLO, as they accept"
     if refused > _NOTHING_QPS:
         words += f"; {refused:.4g} rows/s are refused"
     return f"{words}; no plan costs more than {plan.gap:.2%} less"
@@ -275,9 +279,12 @@ class _Books:
         name = query_class.name
         served = {x.variant: x.rate_qps for x in self._served.get(name, ())}
         refused = self._plan.refused_qps.get(name, 0.0)
+        beyond = self._plan.beyond_slo_qps.get(name, 0.0)
         price = self._plan.marginal_usd_per_1k.get(name, 0.0)
         parts = [f"{rate / query_class.demand_qps:.0%} by {variant}" for variant, rate in served.items()]
         words = [", ".join(parts)] if parts else []
+        if beyond > _NOTHING_QPS:
+            words.append(f"{beyond:.4g} rows/s of it beyond the SLO, as its queries accept rather than be refused")
         if refused > _NOTHING_QPS:
             words.append(f"{refused:.4g} rows/s refused: {self._why_refused(query_class, price)}")
         return ClassReason(
@@ -287,6 +294,7 @@ class _Books:
             refused_qps=refused,
             marginal_usd_per_1k=price,
             because="; ".join(words) or "nothing is asked",
+            beyond_slo_qps=beyond,
         )
 
     def _why_refused(self, query_class: PlanClass, price: float) -> str:

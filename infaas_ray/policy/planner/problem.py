@@ -63,13 +63,15 @@ class PlanOption:
 
     One replica that does nothing else answers `rate_qps` rows a second within the SLO, head room included. Each row
     keeps it busy for `busy_s` (at most 1 / `rate_qps`: head room is idle time, in which neighbours compute). Each 1,000
-    rows cost `penalty_usd_per_1k` beside the machines, for being less accurate than asked.
+    rows cost `penalty_usd_per_1k` beside the machines. `beyond_slo`: they are answered less accurately than asked, or
+    late, which the class accepts and the penalty prices.
     """
 
     variant: int
     rate_qps: float
     busy_s: float
     penalty_usd_per_1k: float = 0.0
+    beyond_slo: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +108,8 @@ class Plan:
     """What to have: `workers` by type, `replicas` by variant and type, and why.
 
     `objective_usd_per_hour` is the price of machines, their risk, changes and penalties; no plan for the problem has
-    one below `bound_usd_per_hour`, as proven by the solver. `refused_qps` by class is what the plan does not serve.
+    one below `bound_usd_per_hour`, as proven by the solver. `refused_qps` by class is what the plan does not serve,
+    `beyond_slo_qps` what it serves less accurately than asked or late.
     `marginal_usd_per_1k` by class is what 1,000 more of its rows would cost (the shadow price of its demand).
     `solver` names the way: "kept" (what is there is good enough), "exact" (branch and bound) or "rounded" (linear
     program, rounded).
@@ -116,6 +119,7 @@ class Plan:
     replicas: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     flows: tuple[Flow, ...] = ()
     refused_qps: Mapping[str, float] = field(default_factory=dict)
+    beyond_slo_qps: Mapping[str, float] = field(default_factory=dict)
     objective_usd_per_hour: float = 0.0
     bound_usd_per_hour: float = 0.0
     machines_usd_per_hour: float = 0.0

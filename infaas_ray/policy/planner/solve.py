@@ -239,6 +239,7 @@ def _plan(frame: _Frame, made: _Made, base: Relaxed, bound: float, solver: str) 
             for x in flowing
         ),
         refused_qps={problem.classes[x].name: float(made.refused[x]) for x in refused},
+        beyond_slo_qps=_beyond_slo(problem, model, made.flows),
         objective_usd_per_hour=made.objective_usd_per_hour,
         bound_usd_per_hour=max(0.0, bound - model.tie_usd_per_hour - made.missing_usd_per_hour),
         machines_usd_per_hour=made.machines_usd_per_hour,
@@ -247,3 +248,16 @@ def _plan(frame: _Frame, made: _Made, base: Relaxed, bound: float, solver: str) 
         },
         solver=solver,
     )
+
+
+def _beyond_slo(problem: PlanProblem, model: Model, flows: Floats) -> dict[str, float]:
+    """Rows a second by class that are answered beyond its SLO."""
+    beyond = {(c, x.variant) for c, asked in enumerate(problem.classes) for x in asked.options if x.beyond_slo}
+    found: dict[str, float] = {}
+    if beyond:
+        for number in np.flatnonzero(flows > _LEAST_FLOW_QPS).tolist():
+            at = int(model.option_class[number])
+            if (at, int(model.option_variant[number])) in beyond:
+                name = problem.classes[at].name
+                found[name] = found.get(name, 0.0) + float(flows[number])
+    return found

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from infaas_ray.domain import OnMiss
 from infaas_ray.policy.demand_classes import DemandClasses, Demanded
 from infaas_ray.policy.fleet import Fleet
 from infaas_ray.policy.lifecycle import State
@@ -154,13 +155,17 @@ class Planned:
             if known.key[0] not in fleet.targets or silent_s > self._keep_s(known, fleet):
                 self._classes.drop(known.key)
                 continue
-            if settled:
+            if settled and not self._beyond_slo(known):
                 known.judge()
             else:
                 known.forget()
             demand = known.forecast.expect(now, horizon_s)
             wanted.append(_wanted_of(known, demand, planner.head_room * known.room))
         return wanted
+
+    def _beyond_slo(self, known: Demanded) -> bool:
+        """Whether the plan answers a part of a class beyond its SLO: what is missed then is no reason for more room."""
+        return self._plan is not None and _wanted_of(known, 0.0, 0.0).name in self._plan.beyond_slo_qps
 
     def _settled(self, fleet: Fleet) -> bool:
         """Whether the fleet is as planned, so that what is missed is not for want of what is coming."""
@@ -174,7 +179,9 @@ class Planned:
 
     def _keep_s(self, known: Demanded, fleet: Fleet) -> float:
         """For how long a silent class is kept warm: what a wait for its start is worth over the price of keeping it."""
-        able = [x for x in self._known.front(known.key[0]) if x.accuracy >= (known.key[2] or 0.0)]
+        front = self._known.front(known.key[0])
+        degradable = front if known.key[4] is OnMiss.DEGRADE else []
+        able = [x for x in front if x.accuracy >= (known.key[2] or 0.0)] or degradable
         if not able:
             return 0.0
         offer = able[0]
@@ -218,7 +225,7 @@ class Planned:
 
 
 def _wanted_of(known: Demanded, demand_qps: float, z: float) -> Wanted:
-    target, latency_s, min_accuracy, max_usd = known.key
+    target, latency_s, min_accuracy, max_usd, on_miss = known.key
     return Wanted(
         target=target,
         latency_s=latency_s,
@@ -226,4 +233,5 @@ def _wanted_of(known: Demanded, demand_qps: float, z: float) -> Wanted:
         max_usd_per_1k=max_usd,
         demand_qps=demand_qps,
         z=z,
+        on_miss=on_miss,
     )

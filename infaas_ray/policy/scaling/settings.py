@@ -21,6 +21,8 @@ class PlannerSettings:
     - `utilization`: the share of a machine's cores or devices that may be busy.
     - `hold_s`: for how long a plan is expected to hold; the price of boots and loads is spread over it.
     - `refusal_factor`: what refusing costs, as a multiple of serving.
+    - `degrade_factor`, `late_factor`: the same of an answer that is a little less accurate than asked, or a little
+      late, to queries that accept it (`on_miss`); the worse it is, the nearer its price comes to that of refusing.
     - `spot_factor`: by how much a spot machine counts as dearer than its price, for the trouble of losing it.
     - `overhead_s`: of a latency bound, what the way to the replica and back takes.
     - `release_s`: for how long a machine must be too many before it is given back; at least its boot time.
@@ -36,6 +38,8 @@ class PlannerSettings:
     utilization: float = 0.9
     hold_s: float = 300.0
     refusal_factor: float = 20.0
+    degrade_factor: float = 5.0
+    late_factor: float = 5.0
     spot_factor: float = 1.2
     overhead_s: float = 0.003
     release_s: float = 30.0
@@ -53,6 +57,8 @@ _PLANNER_LEAST = {
     "utilization": 0.05,
     "hold_s": 1.0,
     "refusal_factor": 1.0,
+    "degrade_factor": 1.0,
+    "late_factor": 1.0,
     "spot_factor": 1.0,
     "time_limit_s": 0.01,
 }

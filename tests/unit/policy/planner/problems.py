@@ -41,8 +41,10 @@ def variant(name: str = "a", *places: PlanPlace, least: int = 0, most: int = 10_
     return PlanVariant(name=name, places=places or (at(),), least=least, most=most)
 
 
-def option(number: int = 0, rate: float = 10.0, penalty: float = 0.0, use: float = 1.0) -> PlanOption:
-    return PlanOption(variant=number, rate_qps=rate, busy_s=use / rate, penalty_usd_per_1k=penalty)
+def option(
+    number: int = 0, rate: float = 10.0, penalty: float = 0.0, use: float = 1.0, beyond: bool = False
+) -> PlanOption:
+    return PlanOption(variant=number, rate_qps=rate, busy_s=use / rate, penalty_usd_per_1k=penalty, beyond_slo=beyond)
 
 
 def asked(demand: float = 10.0, *options: PlanOption, name: str = "c", refusal: float = 10.0) -> PlanClass:
@@ -197,6 +199,8 @@ def check(made: PlanProblem, plan: Plan) -> None:
     flows = {(names[x.query_class], numbers[x.variant]): x.rate_qps for x in plan.flows}
     for number, found in enumerate(made.classes):
         served = sum(x for (c, _), x in flows.items() if c == number)
+        beyond = sum(flows.get((number, x.variant), 0.0) for x in found.options if x.beyond_slo)
+        assert abs(plan.beyond_slo_qps.get(found.name, 0.0) - beyond) < 1e-6
         assert abs(served + plan.refused_qps.get(found.name, 0.0) - found.demand_qps) < 1e-4 * (1 + found.demand_qps)
     given = {key: max(0.0, x - 1e-7) for key, x in flows.items()}
     flow = flow_usd(made, workers, replicas, given)
@@ -230,12 +234,14 @@ _types = st.builds(
     most=st.integers(1, 2),
     boot=st.sampled_from([0.0, 0.2]),
 )
+_within = st.tuples(st.sampled_from([0.0, 0.0, 0.01]), st.just(False))
+_beyond = st.tuples(st.sampled_from([0.02, 0.05, 2.0]), st.just(True))  # some dearer to degrade than to refuse
 _options = st.builds(
-    option,
+    lambda number, rate, use, priced: option(number, rate, priced[0], use, priced[1]),
     st.integers(0, 2),
-    rate=st.sampled_from([3.0, 10.0, 30.0]),
-    penalty=st.sampled_from([0.0, 0.0, 0.01]),
-    use=st.sampled_from([0.6, 1.0]),
+    st.sampled_from([3.0, 10.0, 30.0]),
+    st.sampled_from([0.6, 1.0]),
+    _within | _beyond,
 )
 _classes = st.builds(
     lambda demand, options, refusal: asked(demand, *options, refusal=refusal),

@@ -1,29 +1,50 @@
 """From a fleet and what is wanted of it to a problem."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 
-from infaas_ray.domain import WorkerType
+from infaas_ray.domain import OnMiss, WorkerType
 from infaas_ray.policy.fleet import Fleet
 from infaas_ray.policy.messages import CatalogChanged
 from infaas_ray.policy.planner.build import Builder, Known, Wanted
 from infaas_ray.policy.planner.problem import PlanProblem
 from infaas_ray.policy.planner.solve import solve
+from infaas_ray.policy.routing import Offer
 from infaas_ray.policy.scaling.settings import PlannerSettings
 from tests.unit.policy.builders import USE_CASE, catalog, offer, worker_type
+from tests.unit.policy.planner.problems import cheapest, check
 
 SMALL = offer("small", usd=0.001, accuracy=0.7)
 LARGE = offer("large", usd=0.002, accuracy=0.9)
 
 
-def problem(*types: WorkerType, spot_factor: float = 1.2, **asked: float) -> PlanProblem:
+def problem(
+    *types: WorkerType, spot_factor: float = 1.2, offers: Sequence[Offer] = (SMALL, LARGE), **asked: Any
+) -> PlanProblem:
+    settings = PlannerSettings(spot_factor=spot_factor)
+    return problem_of(types, [wanted(**asked)], settings, offers)
+
+
+def wanted(**asked: Any) -> Wanted:
+    default = {"latency_s": None, "min_accuracy": None, "max_usd_per_1k": None, "demand_qps": 50.0, "z": 2.0}
+    return Wanted(target=USE_CASE, **(default | asked))
+
+
+def problem_of(
+    types: Sequence[WorkerType],
+    asked: Sequence[Wanted],
+    settings: PlannerSettings = PlannerSettings(),  # noqa: B008  # frozen
+    offers: Sequence[Offer] = (SMALL, LARGE),
+) -> PlanProblem:
     fleet = Fleet(4.0)
-    fleet.apply(CatalogChanged(catalog=catalog(SMALL, LARGE, types=types)), 0.0)
-    bounds = {"latency_s": None, "min_accuracy": None, "max_usd_per_1k": None} | asked
-    wanted = Wanted(target=USE_CASE, demand_qps=50.0, z=2.0, **bounds)  # type: ignore[arg-type]
+    fleet.apply(CatalogChanged(catalog=catalog(*offers, types=types)), 0.0)
     known = Known(fleet.catalog, fleet.targets)
-    return Builder(fleet, known, PlannerSettings(spot_factor=spot_factor), {}, 0.0).build([wanted])
+    return Builder(fleet, known, settings, {}, 0.0).build(asked)
 
 
 def names(made: PlanProblem) -> list[str]:
@@ -48,3 +69,110 @@ def test_a_spot_machine_costs_what_it_costs_but_its_risk_counts(spot_factor: flo
     assert {name for name, count in plan.workers.items() if count} == {chosen}
     assert plan.machines_usd_per_hour == {"spot": 0.2, "cpu": 0.4}[chosen]
     assert plan.bound_usd_per_hour <= plan.objective_usd_per_hour + 1e-9
+
+
+QUICK = offer("quick", usd=0.0005, accuracy=0.7, rate_qps=2000, p99_ms=[(1, 1.0), (8, 8.0)])
+BULK = offer("bulk", usd=0.003, accuracy=0.95, p99_ms=[(1, 60.0), (64, 70.0)], rate_qps=1800, batch_limit=64)
+SLOW = offer("slow", usd=0.003, accuracy=0.95, p99_ms=[(1, 400.0), (8, 1600.0)], rate_qps=10)
+
+
+class TestOnMiss:
+    def test_less_accurate_ones_may_answer_who_accepts_it(self) -> None:
+        made = problem(worker_type(), min_accuracy=0.8, on_miss=OnMiss.DEGRADE)
+        (large, small) = sorted(made.classes[0].options, key=lambda x: x.beyond_slo)
+        assert (names(made), small.beyond_slo, large.beyond_slo) == ([SMALL.name, LARGE.name], True, False)
+        assert large.penalty_usd_per_1k < small.penalty_usd_per_1k < made.classes[0].refusal_usd_per_1k
+        for on_miss in (OnMiss.REJECT, OnMiss.LATE):
+            assert names(problem(worker_type(), min_accuracy=0.8, on_miss=on_miss)) == [LARGE.name]
+
+    def test_slower_ones_may_answer_who_accepts_to_be_late(self) -> None:
+        three = (SMALL, LARGE, SLOW)
+        made = problem(worker_type(), offers=three, latency_s=0.2, min_accuracy=0.8, on_miss=OnMiss.LATE)
+        assert {x.beyond_slo for x in made.classes[0].options} == {True, False}
+        assert names(made) == [LARGE.name, SLOW.name]
+        for on_miss in (OnMiss.REJECT, OnMiss.DEGRADE):
+            assert SLOW.name not in names(
+                problem(worker_type(), offers=three, latency_s=0.2, min_accuracy=0.8, on_miss=on_miss)
+            )
+
+    @pytest.mark.parametrize("on_miss", list(OnMiss))
+    def test_the_greatest_price_stays(self, on_miss: OnMiss) -> None:
+        asked = {"min_accuracy": 0.8, "latency_s": 0.2, "max_usd_per_1k": 0.0025, "on_miss": on_miss}
+        found = names(problem(worker_type(), offers=(offer("dear", usd=0.1, accuracy=0.7), LARGE, SLOW), **asked))
+        assert found == [LARGE.name]
+
+    def test_the_further_from_the_slo_the_dearer(self) -> None:
+        offers = [offer(f"at-{x}", usd=0.001 + x / 1000, accuracy=x / 10) for x in (2, 5, 8)]
+        options = problem(worker_type(), offers=offers, min_accuracy=0.9, on_miss=OnMiss.DEGRADE).classes[0].options
+        prices = [x.penalty_usd_per_1k for x in options]
+        assert prices == sorted(prices, reverse=True)
+        assert len(set(prices)) == 3
+
+    def test_where_nothing_meets_the_slo_the_best_there_is_is_planned(self) -> None:
+        made = problem(worker_type(), min_accuracy=0.99, on_miss=OnMiss.DEGRADE)
+        plan = solve(made)
+        assert set(plan.replicas) == {LARGE.name}
+        assert sum(plan.beyond_slo_qps.values()) == pytest.approx(50.0)
+        assert plan.refused_qps == {}
+
+    @pytest.mark.parametrize(("accepting", "beyond"), [(OnMiss.REJECT, False), (OnMiss.DEGRADE, True)])
+    def test_where_machines_are_short_rows_are_degraded_instead_of_refused(
+        self, accepting: OnMiss, beyond: bool
+    ) -> None:
+        asked = wanted(min_accuracy=0.8, demand_qps=4000.0, on_miss=accepting)
+        plan = solve(problem_of([worker_type(most=1)], [asked], offers=(QUICK, LARGE)))
+        assert bool(plan.beyond_slo_qps) is beyond
+        assert bool(plan.refused_qps) is not beyond
+
+    def test_where_machines_are_short_rows_may_be_late_instead_of_refused(self) -> None:
+        asked = wanted(min_accuracy=0.8, latency_s=0.055, demand_qps=1800.0, on_miss=OnMiss.LATE)
+        plan = solve(problem_of([worker_type(cpu=2.0, most=1)], [asked], offers=(LARGE, BULK)))
+        assert BULK.name in plan.replicas
+        assert plan.refused_qps == {}
+
+    def test_where_machines_can_be_had_nobody_is_degraded(self) -> None:
+        made = problem(worker_type(most=10), min_accuracy=0.8, demand_qps=100.0, on_miss=OnMiss.DEGRADE)
+        assert solve(made).beyond_slo_qps == {}
+
+    def test_no_price_of_a_miss_is_above_that_of_refusing(self) -> None:
+        made = problem_of(
+            [worker_type()],
+            [wanted(min_accuracy=0.8, on_miss=OnMiss.DEGRADE)],
+            PlannerSettings(refusal_factor=2.0, degrade_factor=9.0),
+        )
+        (asked,) = made.classes
+        wear = max(SMALL.usd_per_1k, LARGE.usd_per_1k)
+        assert all(x.penalty_usd_per_1k <= asked.refusal_usd_per_1k + wear for x in asked.options)
+
+
+_asked = st.builds(
+    wanted,
+    latency_s=st.sampled_from([None, 0.055, 0.2]),
+    min_accuracy=st.sampled_from([0.8, 0.8, 0.97]),
+    demand_qps=st.sampled_from([5.0, 1400.0, 1800.0]),
+    on_miss=st.sampled_from([OnMiss.DEGRADE, OnMiss.LATE, OnMiss.REJECT]),
+)
+
+
+@settings(max_examples=15, deadline=None, phases=(Phase.explicit, Phase.generate), derandomize=True)
+@given(st.lists(_asked, min_size=1, max_size=2, unique_by=lambda x: x.name), st.integers(1, 2))
+def test_plans_with_misses_cost_what_the_best_of_all_costs_and_never_more_than_without(
+    asked: list[Wanted], most: int
+) -> None:
+    types, offers = [worker_type(cpu=2.0, most=most)], (QUICK, LARGE, BULK)
+    made = problem_of(types, asked, offers=offers)
+    if not made.classes:
+        return
+    plan = solve(made, gap=1e-6, keep_gap=0.0)
+    check(made, plan)
+    in_sum, one_by_one = cheapest(made, 3)
+    counts = [n for places in plan.replicas.values() for n in places.values()]
+    if max(counts, default=0) <= 3:
+        assert plan.objective_usd_per_hour >= one_by_one * (1 - 1e-6) - 1e-4
+        if one_by_one - in_sum < 1e-6:
+            assert plan.objective_usd_per_hour <= one_by_one * (1 + 1e-5) + 1e-3
+    assert not {x.name for x in asked if x.on_miss is OnMiss.REJECT} & set(plan.beyond_slo_qps)
+    rejecting = problem_of(types, [replace(x, on_miss=OnMiss.REJECT) for x in asked], offers=offers)
+    if len(rejecting.classes) == len(asked):  # else they are priced by other variants
+        without = solve(rejecting, gap=1e-6, keep_gap=0.0)
+        assert plan.objective_usd_per_hour <= without.objective_usd_per_hour + 1e-3

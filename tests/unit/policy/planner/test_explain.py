@@ -81,6 +81,16 @@ class TestClasses:
         assert found.refused_qps > 0
         assert why in found.because
 
+    def test_what_is_answered_beyond_its_slo_is_told(self) -> None:
+        made = problem(
+            [worker(most=1)], [variant("a"), variant("b")], [asked(60, option(0), option(1, 30.0, 1.0, beyond=True))]
+        )
+        said = explained(made)
+        (found,) = said.classes
+        assert found.beyond_slo_qps == pytest.approx(found.served["b"])
+        assert "rows/s of it beyond the SLO" in found.because
+        assert "are answered beyond their SLO" in said.summary
+
 
 class TestQuotes:
     def test_what_a_cheaper_slo_would_save_dearest_first(self) -> None:
