@@ -186,3 +186,36 @@ def test_where_machines_are_short_who_accepts_less_accuracy_gets_it_and_nobody_i
     before = world.counts()
     world.ask(strict, lenient, seconds=120)  # what is missed as planned asks for no more room
     assert world.counts() == before
+
+
+def test_queries_that_come_now_and_then_are_no_reason_to_swap() -> None:
+    """Eight architectures with a query or two in five seconds each; a GPU holds all of them, a CPU some."""
+    names = [f"net{number}" for number in range(8)]
+    both = [
+        x
+        for name in names
+        for x in (
+            offer(name, usd=0.002, p99_ms=[(1, 60.0), (8, 300.0)], rate_qps=30, threads=4),
+            offer(f"{name}gpu", usd=0.003, p99_ms=[(1, 4.0), (8, 8.0)], rate_qps=900, hardware=HardwareKind.GPU),
+        )
+    ]
+    world = on_demand(*both)
+    rng = np.random.default_rng(5)
+    actions = []
+    for second in range(900):
+        rows = [Asked(rows=n, latency_s=0.1) for n in rng.poisson(0.3, len(names)).tolist() if n]
+        done = world.ask(*rows)
+        if second >= 200:
+            actions += done
+    assert len(starts(actions)) <= 10
+    assert len(requests(actions)) <= 2
+
+
+def test_what_answers_alone_stays_until_its_successor_is_ready() -> None:
+    """Where a planned replica has no room but in place of others, those go whose queries others answer."""
+    world = on_demand(SMALL, LARGE, types=(CPU,))
+    world.ask(Asked(rows=60, latency_s=0.5, min_accuracy=0.9), seconds=60)
+    for _ in range(150):
+        world.ask(Asked(rows=60, latency_s=0.5, min_accuracy=0.9), Asked(rows=400, latency_s=0.1, min_accuracy=0.7))
+        assert world.counts().get(LARGE.name, 0) > 0
+    assert world.missed == 0.0

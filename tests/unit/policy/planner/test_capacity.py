@@ -61,3 +61,16 @@ def test_what_another_beats_in_everything_is_left_out() -> None:
 
 def test_of_equals_one_is_kept() -> None:
     assert len(undominated([offer("a"), offer("b")])) == 1
+
+
+def test_beside_neighbours_a_row_counts_for_more_than_its_work_the_more_the_tighter_its_bound() -> None:
+    capacity = Capacity(NET)
+    factors = []
+    for bound in (0.5, 0.03, 0.0125):
+        alone, beside = (capacity.carried(bound, 100.0, 2.0, servers) for servers in (inf, 1.0))
+        assert alone is not None
+        assert beside is not None
+        assert beside.rate_qps == alone.rate_qps
+        assert beside.busy_s <= 1 / beside.rate_qps
+        factors.append(beside.busy_s / alone.busy_s)
+    assert 1.0 < factors[0] < factors[1] < factors[2]
