@@ -8,7 +8,8 @@ Rules:
 - A load that a query asks for is started at once where nothing of its architecture is there, coming or planned; else
   the plan decides, which knows what all queries ask for.
 - A plan that is far from proven the best (the solver had no time) is not followed if there is another.
-- A class that fell silent is kept warm for as long as that is cheaper than letting its next query wait for a start.
+- A class that fell silent, longer than chance has it, is kept warm for as long as that is cheaper than letting its next
+  query wait for a start.
 """
 
 from collections import Counter
@@ -34,6 +35,7 @@ _OUTGROWN_QPS = 1.0  # and at least so much more
 _LOST_S = 30.0  # after which a plan that did not come is not waited for
 _REPLICA_HORIZON_S = 5.0  # to look ahead where no machine can be asked for
 _LOOSE_GAP = 0.1  # a plan that may be dearer than the best by more than this share is not trusted
+_EXPECTED_S = 60.0  # a class of which a query is expected within this time did not fall silent
 _KEEP_LEAST_S, _KEEP_MOST_S = 10.0, 3600.0
 
 
@@ -152,7 +154,8 @@ class Planned:
         wanted = []
         for known in list(self._classes):
             silent_s = now - known.forecast.last_seen
-            if known.key[0] not in fleet.targets or silent_s > self._keep_s(known, fleet):
+            due = known.forecast.rate_qps * _EXPECTED_S >= 1.0  # its silence may well be chance
+            if known.key[0] not in fleet.targets or (not due and silent_s > self._keep_s(known, fleet)):
                 self._classes.drop(known.key)
                 continue
             if settled and not self._beyond_slo(known):

@@ -33,8 +33,8 @@ class PlannerSettings:
     __pydantic_config__: ClassVar[dict[str, Any]] = _FORBID
 
     interval_s: float = 10.0
-    quantile: float = 0.95
-    head_room: float = 2.3
+    quantile: float = 0.8
+    head_room: float = 1.3
     utilization: float = 0.9
     hold_s: float = 300.0
     refusal_factor: float = 20.0
