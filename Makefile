@@ -10,7 +10,7 @@ PIP_ARGS ?=
 HOME_DEMO ?= .infaas/demo
 
 .PHONY: help setup peers demo serve test test-unit test-clusters bench-selection bench-planner bench-start bench-serving bench-variants bench-gpu \
-	bench-simulator check format constraints clean
+	bench-simulator bench-headline check format constraints clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 22
@@ -64,6 +64,9 @@ bench-selection: setup  ## how long a decision takes, with 100 and with 10,000 v
 
 bench-simulator: setup  ## a million queries over 100 workers: how long, and in how much memory
 	$(BIN)/python -m benchmarks.simulator $(BENCH_ARGS)
+
+bench-headline: setup  ## what serving costs and how well it is served: ours, INFaaS, fixed variants; half an hour
+	$(BIN)/python -m benchmarks.headline $(BENCH_ARGS)
 
 bench-start: setup  ## how soon a replica that is not there yet answers, with shells and without
 	$(BIN)/python -m benchmarks.start $(BENCH_ARGS)

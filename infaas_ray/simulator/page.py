@@ -25,18 +25,22 @@ def write_page(path: Path, title: str, runs: Sequence[RunResult], bounds: Mappin
     """Write the page. Raises MissingExtra without matplotlib."""
     first_of = {x.strategy: x for x in reversed(runs)}  # the first seed of each strategy is drawn
     shown = [first_of[name] for name in dict.fromkeys(x.strategy for x in runs)]
-    parts = [f"<h1>{escape(title)}</h1>", _table(overview(runs, bounds))]
-    parts.append(f"<h2>Over time (seed {shown[0].seed})</h2>")
-    parts.append(_drawn(shown, bounds))
+    parts = [table_of(overview(runs, bounds)), f"<h2>Over time (seed {shown[0].seed})</h2>", drawn(shown, bounds)]
     parts += [f"<h2>{escape(run.strategy)}</h2>{_kinds(run)}" for run in shown]
+    write_parts(path, title, parts)
+
+
+def write_parts(path: Path, title: str, parts: Sequence[str]) -> None:
+    """Write a page in the same style out of pieces of HTML, under its title."""
     page = (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>'
-        f"<style>{_STYLE}</style>{''.join(parts)}</html>"
+        f"<style>{_STYLE}</style><h1>{escape(title)}</h1>{''.join(parts)}</html>"
     )
     path.write_text(page)
 
 
-def _table(rows: Sequence[Row]) -> str:
+def table_of(rows: Sequence[Row]) -> str:
+    """Rows of texts as an HTML table; the first is its head."""
     lines = []
     for number, row in enumerate(rows):
         cell = "td" if number else "th"
@@ -48,7 +52,7 @@ def _kinds(run: RunResult) -> str:
     """The kinds of query that came most often."""
     head = ("target", "latency", "accuracy", "queries", "SLO met", "late", "refused", "expired")
     most = sorted(run.kinds, key=lambda x: -x.arrived)[:_KINDS_SHOWN]
-    return _table([head, *map(_kind, most)])
+    return table_of([head, *map(_kind, most)])
 
 
 def _kind(kind: KindResult) -> Row:
@@ -64,7 +68,7 @@ def _kind(kind: KindResult) -> Row:
     )
 
 
-def _drawn(runs: Sequence[RunResult], bounds: Mapping[int, FluidBound]) -> str:
+def drawn(runs: Sequence[RunResult], bounds: Mapping[int, FluidBound]) -> str:
     """Arrivals and answers in time, machines, money and replicas over time, one column per strategy, as SVG."""
     try:
         import matplotlib as mpl
@@ -81,8 +85,8 @@ def _drawn(runs: Sequence[RunResult], bounds: Mapping[int, FluidBound]) -> str:
     text = StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None})
     plt.close(figure)
-    drawn = text.getvalue()
-    return drawn[drawn.index("<svg") :]
+    picture = text.getvalue()
+    return picture[picture.index("<svg") :]
 
 
 def _column(axes: Sequence[Any], series: Series, title: str, bound: FluidBound | None) -> None:
