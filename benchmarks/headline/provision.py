@@ -3,9 +3,10 @@
 Rules: a variant has as many replicas as its peak needs (the highest minute of all that it serves, `load`) at its
 throughput in the largest batch that takes at most half of the tightest latency bound; where even one row takes longer,
 in the largest that keeps the bound. "cheapest" is what an expert would fix who knows all prices: for each target the
-variant with which the machines for the peak of the whole workload cost least. Looked for target by target until no
-change of one helps; from several beginnings, because a machine that is there makes what runs on it cheap: with what
-costs least in proportion, and the same with each kind of hardware preferred.
+variant with which the machines for the peak of the whole workload cost least, and of equal ones those that are least
+busy then. Looked for target by target until no change of one helps; from several beginnings, because a machine that is
+there makes what runs on it cheap: with what costs least in proportion, and the same with each kind of hardware
+preferred.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,7 @@ from infaas_ray.policy.scaling.capacity import rate_within
 
 _CANDIDATES = 16  # by target, the cheapest in proportion; a catalogue has thousands
 _ROUNDS = 5
+_Cost = tuple[float, float]  # dollars an hour, and how busy all variants are at the peak
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +62,9 @@ def cheapest(
     able = {x.target: _by_share(catalog, x, load) for x in wished}
     options = {target: found[:_CANDIDATES] for target, found in able.items()}
 
-    def usd(chosen: Chosen) -> float:
-        return provisioned(catalog, wished, chosen, load, most).packed.usd_per_hour(catalog)
+    def cost(chosen: Chosen) -> _Cost:
+        fleet = provisioned(catalog, wished, chosen, load, most)
+        return round(fleet.packed.usd_per_hour(catalog), 6), round(sum(fleet.busy.values()), 6)
 
     beginnings = [{target: found[0] for target, found in options.items()}]
     for kind in HardwareKind:
@@ -71,23 +74,23 @@ def cheapest(
         }
         if preferred not in beginnings:
             beginnings.append(preferred)
-    found = [_descend(x, options, usd) for x in beginnings]
+    found = [_descend(x, options, cost) for x in beginnings]
     return min(found, key=lambda x: x[0])[1]
 
 
 def _descend(
-    chosen: dict[str, str], options: Mapping[str, Sequence[str]], usd: Callable[[Chosen], float]
-) -> tuple[float, dict[str, str]]:
+    chosen: dict[str, str], options: Mapping[str, Sequence[str]], cost: Callable[[Chosen], _Cost]
+) -> tuple[_Cost, dict[str, str]]:
     """Change one target's variant at a time, as long as that helps."""
-    best = usd(chosen)
+    best = cost(chosen)
     for _ in range(_ROUNDS):
         before = best
         for target, candidates in options.items():
             for variant in candidates:
                 changed = chosen | {target: variant}
-                cost = usd(changed)
-                if cost < best - 1e-9:
-                    chosen, best = changed, cost
+                found = cost(changed)
+                if found < best:
+                    chosen, best = changed, found
         if best == before:
             break
     return best, chosen

@@ -15,8 +15,6 @@ from infaas_ray.simulator.fluid import FluidBound
 from infaas_ray.simulator.report import RunResult, result_of
 from infaas_ray.simulator.scenario import Scenario
 
-_PER_BOUND = 0.1  # work of a bound, beside that of a run
-
 
 class Made(msgspec.Struct, frozen=True, kw_only=True):
     """A run and the processor time that it took."""
@@ -66,14 +64,12 @@ def make_all(jobs: Sequence[Job], store: Store, pool: ProcessPoolExecutor, told:
     """All runs of the jobs, and their bounds."""
     waiting = {(x.name, seed): pool.submit(arrivals, x.scenario, seed) for x in jobs for seed in x.seeds}
     came = {place: future.result() for place, future in waiting.items()}
-    tasks: dict[_Run | _Seed, Task[Made] | Task[FluidBound]] = {}
-    for one in jobs:
-        tasks |= _runs(one, came) | _bounds(one, came)
-    made = do_all(tasks, store, pool, told)
-    return [_gather(x, made) for x in jobs]
+    bounds = do_all({place: x for one in jobs for place, x in _bounds(one, came).items()}, store, pool, told)
+    made = do_all({place: x for one in jobs for place, x in _runs(one, came).items()}, store, pool, told)
+    return [_gather(x, made, bounds) for x in jobs]
 
 
-def _runs(one: Job, came: Mapping[_Seed, Arrivals]) -> dict[_Run | _Seed, Task[Made] | Task[FluidBound]]:
+def _runs(one: Job, came: Mapping[_Seed, Arrivals]) -> dict[_Run, Task[Made]]:
     return {
         (one.name, entry.name, seed): Task(
             label=f"{one.name}, {entry.name}, seed {seed}",
@@ -88,12 +84,12 @@ def _runs(one: Job, came: Mapping[_Seed, Arrivals]) -> dict[_Run | _Seed, Task[M
     }
 
 
-def _bounds(one: Job, came: Mapping[_Seed, Arrivals]) -> dict[_Run | _Seed, Task[Made] | Task[FluidBound]]:
+def _bounds(one: Job, came: Mapping[_Seed, Arrivals]) -> dict[_Seed, Task[FluidBound]]:
     return {
         (one.name, seed): Task(
             label=f"{one.name}, fluid bound, seed {seed}",
             key=bound_key(one.scenario, seed, came[one.name, seed]),
-            weight=_PER_BOUND * came[one.name, seed].count,
+            weight=1.0,
             kind=FluidBound,
             act=partial(one.scenario.bound, seed),
         )
@@ -108,13 +104,12 @@ def _run(scenario: Scenario, entry: Entry, seed: int) -> Made:
     return Made(result=result_of(world, entry.name, seed), cpu_s=process_time() - started)
 
 
-def _gather(one: Job, made: Mapping[_Run | _Seed, Made | FluidBound]) -> Found:
-    runs: dict[str, list[Made]] = {}
+def _gather(one: Job, made: Mapping[_Run, Made], bounds: Mapping[_Seed, FluidBound]) -> Found:
+    runs = {}
     for entry in one.lineup.entries:
-        found = [made[one.name, one.lineup.twin(entry).name, seed] for seed in one.seeds]
-        runs[entry.name] = [_as(entry.name, x) for x in found if isinstance(x, Made)]
-    bounds = {seed: x for seed in one.seeds if isinstance(x := made[one.name, seed], FluidBound)}
-    return Found(name=one.name, lineup=one.lineup, runs=runs, bounds=bounds)
+        twin = one.lineup.twin(entry).name
+        runs[entry.name] = [_as(entry.name, made[one.name, twin, seed]) for seed in one.seeds]
+    return Found(name=one.name, lineup=one.lineup, runs=runs, bounds={x: bounds[one.name, x] for x in one.seeds})
 
 
 def _as(name: str, made: Made) -> Made:

@@ -2,8 +2,8 @@
 
 Rule: best fit, so that workers fill before others are used and empty ones can be given back: among the workers with
 room for what the replica needs, the one that will have the least left. Three things go before: not a worker whose
-processors are busy, not one where replicas of the same variant would already share cores (such a replica adds no
-capacity), and not one whose accelerators the replica does not need.
+processors are busy, not one where replicas of the same variant would already share cores or a GPU (such a replica adds
+no capacity), and not one whose accelerators the replica does not need.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,6 +35,17 @@ class Needs:
     amount: float
     threads: int
     memory_bytes: int
+
+    @property
+    def units(self) -> int | None:
+        """How many cores or GPUs compute for it, which others may share; None where it has its own anyway."""
+        match self.resource:
+            case "CPU":
+                return self.threads
+            case "GPU":
+                return 1
+            case _:
+                return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,14 +122,15 @@ class Rooms:
         return (flags[0], flags[1], flags[2], lowest), name
 
     def _crowded(self, needs: Needs, crowd: Crowd) -> "NDArray[np.bool_]":
-        """Where one more replica would share cores with its siblings."""
+        """Where one more replica would share cores or a device with its siblings."""
         found = np.zeros(len(self._names), dtype=bool)
-        if needs.resource == "CPU":
-            cores = self._amounts["CPU"][1]
+        units = needs.units
+        if units is not None:
+            total = self._amounts[needs.resource][1]
             for worker, siblings in crowd.siblings.items():
                 slot = self._slots.get(worker)
                 if slot is not None and siblings > 0:
-                    found[slot] = (siblings + 1) * needs.threads > cores[slot]
+                    found[slot] = (siblings + 1) * units > total[slot]
         return found
 
     def _spare(self, needs: Needs) -> "NDArray[np.bool_]":

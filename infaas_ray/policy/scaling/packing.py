@@ -2,7 +2,8 @@
 
 Rules: replicas go to workers that are empty or booting first, then to new ones of the cheapest type that holds them; a
 type that is blocked or at its limit is passed over for the next. First fit, in the order given. A replica that computes
-on processors is given cores of its own here, because it is wanted for its capacity.
+on processors is given cores of its own here, and replicas of one variant a GPU each, because they are wanted for their
+capacity.
 """
 
 from collections import Counter
@@ -17,17 +18,21 @@ from infaas_ray.policy.placement import Needs, Room, fits
 
 
 def cores_left(variant: str, have: list[Replica], fleet: Fleet, without_limit: int) -> int:
-    """How many more replicas would have cores of their own beside their siblings; others would add no capacity.
+    """How many more replicas would have cores (or GPUs) of their own beside their siblings; others add no capacity.
 
-    `without_limit` for what computes on accelerators, of which replicas get their share in any case.
+    `without_limit` for what computes on other accelerators, of which replicas get their share in any case.
     """
     needs = fleet.needs(variant)
+    here = Counter(x.worker for x in have)
+    if needs.resource == "GPU":
+        workers = [x for x in fleet.workers.values() if not x.leaving]
+        able = (x for x in workers if fleet.runs_on(variant, x.worker_type, x.resources))
+        return sum(max(0, int(x.resources["GPU"]) - here[x.name]) for x in able)
     if needs.resource != "CPU":
         return without_limit
     threads = needs.threads
     in_all = sum(cores // threads * workers for cores, workers in fleet.cores().items())
     in_all -= sum(x.cores // threads for x in fleet.leaving())
-    here = Counter(x.worker for x in have)
     return in_all - sum(min(n, fleet.workers[x].cores // threads) for x, n in here.items())
 
 
@@ -70,6 +75,7 @@ class _Bin:
     total: Mapping[str, float]
     memory_bytes: int
     free: dict[str, float] = field(default_factory=dict)
+    on_gpus: Counter[str] = field(default_factory=Counter)
 
     def take(self, variant: str, fleet: Fleet) -> bool:
         """Put a replica there; False where it does not fit."""
@@ -84,6 +90,10 @@ class _Bin:
         needs = _exclusive(variant, room, fleet)
         if needs is None or not fits(needs, room):
             return False
+        if needs.resource == "GPU":
+            if self.on_gpus[variant] >= int(self.total["GPU"]):
+                return False
+            self.on_gpus[variant] += 1
         self.free[needs.resource] -= needs.amount
         self.memory_bytes -= needs.memory_bytes
         return True

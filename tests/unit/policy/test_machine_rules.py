@@ -1,6 +1,7 @@
 """Machines by the rules of INFaaS: room, the three triggers, idleness, limits, types that cannot be had."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -9,7 +10,7 @@ from infaas_ray.policy.autoscaler import ScalingSettings
 from infaas_ray.policy.messages import LoadRequested, ReleaseWorker, WorkerReported
 from infaas_ray.policy.routing import Offer
 from infaas_ray.policy.scaling.settings import MachineSettings
-from tests.unit.policy.builders import offer, traffic, v, worker, worker_type
+from tests.unit.policy.builders import MIB, offer, traffic, v, worker, worker_type
 from tests.unit.policy.world import World, requests, starts
 
 A = v("a")
@@ -51,6 +52,18 @@ class TestRoom:
         made.steady({A: 1000}, 120)
         assert made.workers() == {"cpu": 3}
         assert made.counts() == {A: 11}
+
+    def test_replicas_for_a_load_get_gpus_of_their_own(self) -> None:
+        """Three would fit a device's memory, and compute no more there than one."""
+        fast = offer("a", hardware=HardwareKind.GPU)
+        fast = replace(fast, profile=replace(fast.profile, peak_device_memory_bytes=MIB))
+        made = world(fast, types=(replace(GPU, device_memory_bytes=3 * MIB),))
+        made.step(LoadRequested(variant=fast.name))
+        made.steady({fast.name: 200}, 120)  # at 100 each, with some slack
+        assert made.workers() == {"gpu": 3}
+        assert made.counts() == {fast.name: 3}
+        homes = {x.worker for x in made.autoscaler.fleet.replicas.values()}
+        assert len(homes) == 3
 
     def test_never_more_than_the_type_allows(self) -> None:
         made = world(types=(worker_type("cpu", most=2),))

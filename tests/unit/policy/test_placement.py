@@ -1,5 +1,7 @@
 """Where a new replica goes."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -109,17 +111,18 @@ class TestManyRooms:
             unique_by=lambda x: x.worker,
         ),
         st.dictionaries(st.sampled_from("abcdefgh"), st.integers(1, 4)),
-        st.sampled_from([NEEDS, GPU_NEEDS]),
+        st.sampled_from([NEEDS, GPU_NEEDS, replace(GPU_NEEDS, amount=0.25)]),
     )
     def test_columns_choose_what_the_rule_says_of_each_room(
         self, rooms: list[Room], siblings: dict[str, int], needs: Needs
     ) -> None:
         def rank(x: Room) -> tuple[bool, bool, bool, float, str]:
-            crowded = (siblings.get(x.worker, -1) + 1) * needs.threads > x.total["CPU"]
+            units = needs.threads if needs.resource == "CPU" else 1  # of a GPU
+            crowded = (siblings.get(x.worker, -1) + 1) * units > x.total[needs.resource]
             spare = needs.resource != "GPU" and x.total.get("GPU", 0.0) > 0
             left = (x.free[needs.resource] - needs.amount) / x.total[needs.resource]
             memory = (x.free_memory_bytes - needs.memory_bytes) / x.memory_bytes
-            return x.busy, crowded and needs.resource == "CPU", spare, min(left, memory), x.worker
+            return x.busy, crowded, spare, min(left, memory), x.worker
 
         fitting = [x for x in rooms if x.total.get(needs.resource, 0.0) > 0 and fits(needs, x)]
         expected = min(fitting, key=rank).worker if fitting else None
