@@ -24,7 +24,7 @@ from infaas_ray.simulator.scenario import read_scenario
 SCENARIOS = Path(__file__).parents[2] / "configs" / "simulations"
 HARDER = ("bursts", "mixed-slos", "spot", "day-2026")
 RAMPED = ("paper-steady", "paper-day")  # whose queries the throughput part takes
-SEEDS, RAMP_SEEDS = 10, 3
+SEEDS, RAMP_SEEDS = 10, 2
 RESULTS = Path(__file__).parent / "results"
 
 

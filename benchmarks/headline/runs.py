@@ -74,7 +74,7 @@ def _runs(one: Job, came: Mapping[_Seed, Arrivals]) -> dict[_Run, Task[Made]]:
         (one.name, entry.name, seed): Task(
             label=f"{one.name}, {entry.name}, seed {seed}",
             key=run_key(one.scenario, entry, seed, came[one.name, seed]),
-            weight=float(came[one.name, seed].count),
+            weight=came[one.name, seed].count + one.scenario.duration_s * _second(entry),
             kind=Made,
             act=partial(_run, one.scenario, entry, seed),
         )
@@ -82,6 +82,11 @@ def _runs(one: Job, came: Mapping[_Seed, Arrivals]) -> dict[_Run, Task[Made]]:
         for entry in one.lineup.entries
         if one.lineup.twin(entry) is entry
     }
+
+
+def _second(entry: Entry) -> float:
+    """About how many queries a simulated second of control is worth: plans take time."""
+    return 300.0 if entry.scaling.strategy == "planner" else 20.0
 
 
 def _bounds(one: Job, came: Mapping[_Seed, Arrivals]) -> dict[_Seed, Task[FluidBound]]:

@@ -8,18 +8,19 @@ from benchmarks.headline.ratios import Pair
 from benchmarks.headline.runs import Found
 from benchmarks.headline.summary import TARGETS, Comparison, Headline, bound_ratio
 from benchmarks.headline.throughput import Bench
-from infaas_ray.simulator.report import Figure, mean_of, summarize
+from infaas_ray.simulator.report import Figure, mean_of, pair, summarize
 from infaas_ray.simulator.tables import Row, said
 
 _HEAD = (
-    *("strategy", "SLO met", "eff. accuracy", "USD", "USD / ours", "USD / 1k met", "p50 ms", "p99 ms"),
-    *("late", "refused", "expired", "starts", "CPU s a run"),
+    *("strategy", "SLO met", "points above ours", "eff. accuracy", "USD", "USD / ours", "USD / 1k met"),
+    *("p50 ms", "p99 ms", "late", "refused", "expired", "starts", "CPU s a run"),
 )
 
 
 def strategies(found: Found, comparison: Comparison) -> list[Row]:
     """One row per strategy, means over seeds with half the width of the 95 % confidence interval; the bound last."""
     rows: list[Row] = [_HEAD]
+    paired = {x.strategy: x.differences for x in pair([x for name in found.runs for x in found.results(name)])}
     for name, runs in found.runs.items():
         figures = summarize([x.result for x in runs])[0].figures
         against = said(comparison.others[name].cost, 1, 2) if name != OURS else "1"
@@ -27,6 +28,7 @@ def strategies(found: Found, comparison: Comparison) -> list[Row]:
             (
                 name,
                 said(figures.get("slo_attainment"), 100, 3, " %"),
+                said(paired[name].get("slo_attainment"), 100, 3) if name in paired else "",
                 said(figures.get("effective_accuracy"), 1, 4),
                 said(figures.get("usd"), 1, 3),
                 against,
@@ -45,7 +47,7 @@ def _bound(found: Found) -> list[Row]:
         return []
     usd = said(mean_of([x.usd for x in found.bounds.values()]), 1, 3)
     against = Figure(mean=1 / ratio.mean, half_width=None)
-    return [("fluid bound", "", "", usd, said(against, 1, 2), *[""] * (len(_HEAD) - 5))]
+    return [("fluid bound", "", "", "", usd, said(against, 1, 2), *[""] * (len(_HEAD) - 6))]
 
 
 def choices(found: Found) -> list[Row]:

@@ -6,8 +6,8 @@ Rules:
 - The rate rises by stairs of `_STEP`, from `_BEGIN` of what is expected; the first part of each stair does not count.
   Found is the highest stair at which `GOOD` of the queries meet their SLO. A ramp whose last stair is good goes on; one
   without a good stair begins again lower.
-- What is expected: for Clipper+ the rate for which its replicas fit the machines, and it has those replicas; for the
-  others the fluid capacity. It only says where to look.
+- What is expected: for Clipper+ the rate for which its replicas fit the machines, and it has those replicas; the same
+  for SM+; for the others the fluid capacity. It only says where to look.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 
 from benchmarks.headline.choices import Chosen, Wish, wishes
-from benchmarks.headline.lineup import CLIPPER, Entry, Lineup, clipper, named
+from benchmarks.headline.lineup import CLIPPER, SM, Entry, Lineup, clipper, named
 from benchmarks.headline.load import Load, past_load
 from benchmarks.headline.packing import pack
 from benchmarks.headline.provision import Fleet, provisioned
@@ -34,9 +34,9 @@ from infaas_ray.simulator.scenario import Scenario
 from infaas_ray.simulator.workloads import Popular, Stream
 from infaas_ray.simulator.world import World
 
-_BEGIN, _LOWER = 0.5, 0.25  # of what is expected; of a ramp that failed
+_BEGIN, _LOWER = 0.6, 0.4  # of what is expected; of a ramp that failed
 _STEP, _STAIRS = 1.05, 20
-_STAIR_S = 6.0
+_STAIR_S = 4.0
 _QUERIES = 1500  # a stair has at least about so many
 _PARTS, _SETTLING = 4, 1  # of a stair, and those that do not count
 _HOPELESS, _HOPELESS_STAIRS = 0.9, 3  # so many stairs in a row below this end a ramp
@@ -74,10 +74,10 @@ def bench(name: str, scenario: Scenario, found: Lineup, names: Sequence[str]) ->
     expected = dict.fromkeys(entries, capacity)
     wished = wishes(fixed.catalog, fixed.workload, past_load(scenario))
     for choice, chosen in found.choices.items():
-        static = named(CLIPPER, choice)
-        if static in entries:
-            expected[static], fleet = best_static(fixed.catalog, wished, chosen, popular, machines)
-            entries[static] = replace(clipper(choice, fleet), workers={})
+        rate_qps, fleet = best_static(fixed.catalog, wished, chosen, popular, machines)
+        expected |= {x: rate_qps for x in (named(CLIPPER, choice), named(SM, choice)) if x in entries}
+        if named(CLIPPER, choice) in entries:
+            entries[named(CLIPPER, choice)] = replace(clipper(choice, fleet), workers={})
     return Bench(
         name=name,
         scenario=fixed,
