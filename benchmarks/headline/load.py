@@ -11,8 +11,8 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
-from infaas_ray.simulator.fluid import rows_by_window
 from infaas_ray.simulator.scenario import Scenario
+from infaas_ray.simulator.workload import Workload
 from infaas_ray.simulator.world import arrivals_rng
 
 PAST_SEEDS = tuple(range(1_000_001, 1_000_006))
@@ -41,6 +41,22 @@ def past_load(scenario: Scenario) -> Load:
     whole = int((until_s - from_s) / window_s + 1e-9)
     days = []
     for seed in PAST_SEEDS:
-        rows = rows_by_window(scenario.workload, arrivals_rng(seed), from_s, until_s, window_s)
-        days.append(rows[:whole] / window_s)
+        rows = _rows(scenario.workload, arrivals_rng(seed), from_s, window_s, whole)
+        days.append(rows / window_s)
     return Load(days=tuple(days))
+
+
+def _rows(
+    workload: Workload, rng: np.random.Generator, from_s: float, window_s: float, windows: int
+) -> NDArray[np.float64]:
+    """Rows by window and kind."""
+    kinds, until_s = len(workload.kinds), from_s + windows * window_s
+    found = np.zeros(windows * kinds)
+    for chunk in workload.chunks(rng):
+        inside = (chunk.times >= from_s) & (chunk.times < until_s)
+        at = np.minimum(windows - 1, ((chunk.times[inside] - from_s) / window_s).astype(np.int64))
+        found += np.bincount(at * kinds + chunk.kinds[inside], minlength=len(found))
+        if len(chunk.times) and chunk.times[-1] >= until_s:
+            break
+    rows: NDArray[np.float64] = found.reshape(windows, kinds) * np.array([x.rows for x in workload.kinds])
+    return rows

@@ -90,7 +90,7 @@ def _panel(axis: object, found: Found) -> None:
             name, (usd, max(_LEAST_MISSED, missed)), textcoords="offset points", xytext=(4, 3), fontsize=6
         )
     if found.bounds:
-        axis.axvline(fmean(x.usd for x in found.bounds.values()), color="0.5", linestyle=":")  # type: ignore[attr-defined]
+        axis.axvline(fmean(x.usd_tight for x in found.bounds.values()), color="0.5", linestyle=":")  # type: ignore[attr-defined]
     axis.set(xscale="log", yscale="log", ylim=(_LEAST_MISSED / 1.5, 1.5))  # type: ignore[attr-defined]
     axis.axhline(0.01, color="0.85", linewidth=0.8)  # type: ignore[attr-defined]
     axis.set_title(f"{found.name} (dotted: fluid bound)", fontsize=9)  # type: ignore[attr-defined]

@@ -24,7 +24,8 @@ FOLDER = Path(".infaas/bench/headline")
 _SOURCE = Path(infaas_ray.__file__).parent
 _CODE = ("domain.py", "errors.py", "policy", "simulator")
 _PLANNER_ONLY = ("policy/planner/", "policy/scaling/planned.py", "policy/demand_classes.py", "policy/forecast.py")
-_SHOWN = ("simulator/page.py", "simulator/tables.py", "simulator/fluid.py")  # no run depends on these
+_BOUND = ("simulator/fluid.py", "simulator/fluid_program.py", "simulator/resident.py")
+_SHOWN = ("simulator/page.py", "simulator/tables.py", *_BOUND)  # no run depends on these
 T = TypeVar("T")
 
 
@@ -78,8 +79,8 @@ def throughput_key(scenario: Scenario, entry: Entry, seed: int, rules: str) -> s
 
 def bound_key(scenario: Scenario, seed: int, came: Arrivals) -> str:
     """The key of a fluid bound."""
-    source = (_SOURCE / "simulator" / "fluid.py").read_text()
-    return _hash("bound", source, scipy.__version__, _world(scenario), str(seed), came.digest)
+    source = [(_SOURCE / x).read_text() for x in _BOUND]
+    return _hash("bound", *source, scipy.__version__, _world(scenario), str(seed), came.digest)
 
 
 def _world(scenario: Scenario) -> str:

@@ -42,12 +42,14 @@ def strategies(found: Found, comparison: Comparison) -> list[Row]:
 
 
 def _bound(found: Found) -> list[Row]:
-    ratio = bound_ratio(found) if found.bounds else None
-    if ratio is None:
-        return []
-    usd = said(mean_of([x.usd for x in found.bounds.values()]), 1, 3)
-    against = Figure(mean=1 / ratio.mean, half_width=None)
-    return [("fluid bound", "", "", "", usd, said(against, 1, 2), *[""] * (len(_HEAD) - 6))]
+    rows: list[Row] = []
+    for name, tight in (("fluid bound", True), ("fluid bound, loose", False)):
+        ratio = bound_ratio(found, tight=tight)
+        if ratio is not None:
+            usd = said(mean_of([x.usd_tight if tight else x.usd for x in found.bounds.values()]), 1, 3)
+            against = said(Figure(mean=1 / ratio.mean, half_width=None), 1, 2)
+            rows.append((name, "", "", "", usd, against, *[""] * (len(_HEAD) - 6)))
+    return rows
 
 
 def choices(found: Found) -> list[Row]:
