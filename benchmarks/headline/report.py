@@ -79,7 +79,7 @@ def draw(path: Path, founds: Sequence[Found]) -> None:
 
 
 def _panel(axis: object, found: Found) -> None:
-    for name in found.runs:
+    for name in dict.fromkeys(found.lineup.twin(x).name for x in found.lineup.entries):
         results = found.results(name)
         missed = 1 - sum(x.met for x in results) / max(1, sum(x.arrived for x in results))
         usd = fmean(x.usd for x in results)

@@ -18,10 +18,14 @@ _HEAD = (
 
 
 def strategies(found: Found, comparison: Comparison) -> list[Row]:
-    """One row per strategy, means over seeds with half the width of the 95 % confidence interval; the bound last."""
+    """One row per strategy, means over seeds with half the width of the 95 % confidence interval; the bounds last.
+
+    Strategies with the same variants as one before are left out: their runs are the same.
+    """
     rows: list[Row] = [_HEAD]
+    distinct = {found.lineup.twin(x).name for x in found.lineup.entries}
     paired = {x.strategy: x.differences for x in pair([x for name in found.runs for x in found.results(name)])}
-    for name, runs in found.runs.items():
+    for name, runs in ((x, runs) for x, runs in found.runs.items() if x in distinct):
         figures = summarize([x.result for x in runs])[0].figures
         against = said(comparison.others[name].cost, 1, 2) if name != OURS else "1"
         rows.append(
@@ -55,10 +59,12 @@ def _bound(found: Found) -> list[Row]:
 def choices(found: Found) -> list[Row]:
     """Which variants were fixed, by target; of many targets the first ones."""
     rows: list[Row] = [("choice", "variants")]
+    seen: dict[tuple[str, ...], str] = {}
     for name, chosen in found.lineup.choices.items():
         shown = list(dict.fromkeys(chosen.values()))
         more = f", and {len(shown) - 4} more" if len(shown) > 4 else ""
-        rows.append((name, ", ".join(shown[:4]) + more))
+        first = seen.setdefault(tuple(shown), name)
+        rows.append((name, ", ".join(shown[:4]) + more if first == name else f'the same as "{first}"'))
     return rows
 
 

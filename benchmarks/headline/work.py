@@ -29,7 +29,12 @@ def processes(count: int) -> ProcessPoolExecutor:
     """So many processes, each of which uses one processor: solvers and linear algebra start no threads."""
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = "1"
-    return ProcessPoolExecutor(count, get_context("spawn"))
+    return ProcessPoolExecutor(count, get_context("spawn"), _silent)
+
+
+def _silent() -> None:
+    """Keep what compiled libraries (HiGHS) print by themselves out of the results on stdout."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def do_all(tasks: Mapping[P, Task[T]], store: Store, pool: ProcessPoolExecutor, told: Told) -> dict[P, T]:
