@@ -1,9 +1,13 @@
 """Which variants (or worker types) are not to be started for now, and why.
 
-Rule: a failed start blocks its variant for `first_s`, then twice as long each time, up to `most_s`; a failure that
-cannot heal blocks it until the catalogue changes. A replica that dies soon after its start counts as a failed start;
-one that had served for a while does not, so that its successor can start at once. A variant without a failure for
-twice `most_s` starts afresh.
+Rules:
+- A failed start blocks its variant for `first_s`, then twice as long each time, up to `most_s`; a failure that cannot
+  heal blocks it until the catalogue changes. A variant without a failure for twice `most_s` starts afresh.
+- A replica that dies soon after it was ready counts as a failed start, but the first such death blocks nothing: its
+  successor starts at once, and queries that can wait do. One that had served for a while does not count at all.
+- Replicas that were ordered before the last failure show nothing new when they fail too: those that fail together count
+  once.
+- What failed on a worker shortly before the worker was lost was not the variant's fault, and is forgiven.
 """
 
 from collections.abc import Mapping
@@ -13,6 +17,7 @@ from math import inf
 BACKOFF_FIRST_S = 1.0
 BACKOFF_MOST_S = 60.0
 STABLE_S = 10.0  # a replica that was ready for so long had not failed to start
+_SAME_FATE_S = 60.0  # that a worker is lost may be noticed so much later than that its replicas are
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +29,24 @@ class Block:
     failing: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A start of a variant (or of a machine of a type): on which worker, and when it was ordered."""
+
+    variant: str
+    worker: str = ""
+    ordered_at: float = inf
+
+
+@dataclass(frozen=True, slots=True)
+class _Failures:
+    """How many there were in a row, and when and on which worker the last was."""
+
+    count: int
+    last: float
+    worker: str
+
+
 class Blocks:
     """The blocks by variant."""
 
@@ -31,7 +54,7 @@ class Blocks:
         self._first_s = first_s
         self._most_s = most_s
         self._blocks: dict[str, Block] = {}
-        self._failures: dict[str, tuple[int, float]] = {}
+        self._failures: dict[str, _Failures] = {}
 
     def add(self, variant: str, reason: str, until: float, failing: bool = False) -> None:
         """Block a variant; a block that lasts longer stays."""
@@ -63,19 +86,37 @@ class Blocks:
         """The catalogue changed: what could not heal may have been repaired."""
         self._blocks = {name: block for name, block in self._blocks.items() if block.until < inf}
 
-    def failed(self, variant: str, reason: str, permanent: bool, now: float) -> None:
+    def failed(self, attempt: Attempt, reason: str, permanent: bool, now: float) -> None:
         """A start failed."""
         if permanent:
-            self.add(variant, f"it cannot start: {reason}", inf, failing=True)
-            return
-        count, last = self._failures.get(variant, (0, now))
-        count = 1 if now - last > 2 * self._most_s else count + 1
-        self._failures[variant] = (count, now)
+            self.add(attempt.variant, f"it cannot start: {reason}", inf, failing=True)
+        elif count := self._count(attempt, now):
+            self._block(attempt.variant, count, reason, now)
+
+    def died(self, attempt: Attempt, lived_s: float, now: float) -> None:
+        """A replica died that had been ready for `lived_s` seconds."""
+        if lived_s < STABLE_S and (count := self._count(attempt, now)) > 1:
+            self._block(attempt.variant, count, f"a replica died after {lived_s:.1f} s", now)
+
+    def worker_lost(self, worker: str, now: float) -> None:
+        """A worker is gone."""
+        for variant, known in list(self._failures.items()):
+            if known.worker == worker and now - known.last <= _SAME_FATE_S:
+                self._failures[variant] = _Failures(known.count - 1, known.last, "")
+                block = self._blocks.get(variant)
+                if block is not None and block.failing and block.until < inf:
+                    del self._blocks[variant]
+
+    def _count(self, attempt: Attempt, now: float) -> int:
+        """Count a failure: how many there were in a row now; 0 where it shows nothing new."""
+        known = self._failures.get(attempt.variant, _Failures(0, now, ""))
+        if known.count and attempt.ordered_at < known.last:
+            return 0
+        count = 1 if now - known.last > 2 * self._most_s else known.count + 1
+        self._failures[attempt.variant] = _Failures(count, now, attempt.worker)
+        return count
+
+    def _block(self, variant: str, count: int, reason: str, now: float) -> None:
         wait_s = min(self._most_s, self._first_s * 2.0 ** min(count - 1, 30))
         times = "" if count == 1 else f" ({count} times)"
         self.add(variant, f"its start failed{times}: {reason}; next try in {wait_s:g} s", now + wait_s, failing=True)
-
-    def died(self, variant: str, lived_s: float, now: float) -> None:
-        """A replica died that had been ready for `lived_s` seconds."""
-        if lived_s < STABLE_S:
-            self.failed(variant, f"a replica died after {lived_s:.1f} s", False, now)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from math import ceil
 
 from infaas_ray.errors import InvalidInput
-from infaas_ray.policy.blocks import Blocks
+from infaas_ray.policy.blocks import Attempt, Blocks
 from infaas_ray.policy.lifecycle import ENDS, TRANSITIONS, Replica, State, Worker
 from infaas_ray.policy.machines import Machines
 from infaas_ray.policy.messages import (
@@ -344,6 +344,7 @@ class Fleet:
             self._move(replica, WorkerLost, now)
         del self.workers[name]
         self._leaving.pop(name, None)
+        self.blocks.worker_lost(name, now)
         self._forget_workers()
         return None
 
@@ -404,13 +405,16 @@ class Fleet:
         refusal = self._move(event.replica, type(event), now)
         if refusal is not None or was is State.STOPPING:
             return refusal
+        attempt = Attempt(replica.variant, replica.worker, replica.requested_at)
         match event:
             case ReplicaDrained():
                 replica.drained = True
             case ReplicaFailed():
-                self.blocks.failed(replica.variant, event.reason, event.permanent, now)
-            case _ if was is not State.DRAINING:
-                self.blocks.died(replica.variant, lived_s if was is State.READY else 0.0, now)
+                self.blocks.failed(attempt, event.reason, event.permanent, now)
+            case _ if was is State.STARTING:
+                self.blocks.failed(attempt, "its process died", False, now)
+            case _ if was is State.READY:
+                self.blocks.died(attempt, lived_s, now)
         return None
 
     # ---- the one place where states change

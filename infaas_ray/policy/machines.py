@@ -8,7 +8,7 @@ the type: for `FIRST_BLOCK_S`, then twice as long each time. How long a boot tak
 from collections.abc import Mapping
 
 from infaas_ray.domain import WorkerType
-from infaas_ray.policy.blocks import Blocks
+from infaas_ray.policy.blocks import Attempt, Blocks
 
 OVERDUE = 3.0
 _OVERDUE_LEAST_S = 60.0
@@ -53,7 +53,7 @@ class Machines:
         if self.booting(worker_type):
             self._asked[worker_type].clear()
             self._failed[worker_type] = reason
-            self.blocks.failed(worker_type, reason, permanent=False, now=now)
+            self.blocks.failed(Attempt(worker_type), reason, permanent=False, now=now)
 
     def give_up_overdue(self, types: Mapping[str, WorkerType], now: float) -> None:
         """End what should have joined long ago."""

@@ -199,13 +199,34 @@ class TestRoutingTable:
         made.apply(CatalogChanged(catalog=catalog(offer())), 5.0)
         assert made.routing_table(1, 5.0).blocked == {}
 
-    def test_a_replica_that_dies_early_blocks_and_one_that_served_does_not(self) -> None:
+    def test_replicas_that_die_early_one_after_the_other_block_and_those_that_served_do_not(self) -> None:
         made = fleet(ready(NET + "#1"), ready(NET + "#2"))
-        made.apply(ReplicaDied(replica=NET + "#1"), 60.0)
-        assert made.blocks.reason(NET, 60.0) is None
-        made.apply(ready(NET + "#3"), 60.0)
-        made.apply(ReplicaDied(replica=NET + "#3"), 61.0)
-        assert made.blocks.reason(NET, 61.0) is not None
+        for name in ("#1", "#2"):
+            made.apply(ReplicaDied(replica=NET + name), 60.0)
+        for now in (60.0, 62.0):
+            name = made.request_start(NET, "w1", now)
+            made.apply(ReplicaReady(replica=name, variant=NET, worker="w1", address="a"), now + 1)
+            assert made.blocks.reason(NET, now + 1) is None
+            made.apply(ReplicaDied(replica=name), now + 1)
+        assert made.blocks.reason(NET, 63.0) is not None
+
+    def test_a_death_while_starting_blocks(self) -> None:
+        made = fleet()
+        made.apply(ReplicaDied(replica=made.request_start(NET, "w1", 0.0)), 1.0)
+        assert "its process died" in str(made.blocks.reason(NET, 1.0))
+
+    def test_what_dies_with_its_worker_blocks_nothing_be_the_loss_noticed_later(self) -> None:
+        made = fleet()
+        first, second = (made.request_start(NET, "w1", 0.0) for _ in range(2))
+        for name in (first, second):
+            made.apply(ReplicaReady(replica=name, variant=NET, worker="w1", address="a"), 1.0)
+        for name in (first, second):
+            made.apply(ReplicaDied(replica=name), 3.0)
+        assert made.blocks.reason(NET, 3.0) is None
+        made.apply(failed(made.request_start(NET, "w1", 3.5)), 4.0)
+        assert made.blocks.reason(NET, 4.0) is not None
+        made.apply(WorkerLost(worker="w1"), 4.5)
+        assert made.blocks.reason(NET, 4.5) is None
 
 
 _ids = st.sampled_from([f"{v(a)}#{n}" for a in ("net", "other") for n in (1, 2, 3)])
