@@ -83,6 +83,22 @@ def test_a_type_that_cannot_be_had_is_replaced_and_tried_again_later() -> None:
     assert any(x.get("cpu", 0) > 0 for x in requests(actions))
 
 
+def test_a_machine_stays_until_what_replaces_it_serves() -> None:
+    """The GPU that stood in for the cheaper machine goes when the variant on that one, which loads slowly, is ready."""
+    cpu = worker_type("cpu", usd=0.4, boot_s=5.0)
+    gpu = worker_type("gpu", cpu=0.0, gpu=1.0, usd=3.0)
+    world = World(SMALL, FAST, types=(cpu, gpu), settings=settings(release_s=1.0), load_s=20.0)
+    asked = Asked(rows=100, latency_s=0.5)
+    world.failing = {"cpu"}
+    world.ask(asked, seconds=60)
+    assert world.workers() == {"gpu": 1}
+    world.failing = set()
+    for _ in range(200):
+        world.ask(asked)
+        assert world.counts(), "there is always somebody who answers"
+    assert world.workers() == {"cpu": 1}
+
+
 def test_a_lost_worker_is_replaced() -> None:
     world = on_demand(SMALL, types=(CPU,))
     world.ask(Asked(rows=100, latency_s=0.5), seconds=60)

@@ -1,7 +1,8 @@
 """Follows a plan: brings the fleet to where the plan has it, without leaving queries unanswered on the way.
 
 Rules:
-- Machines are asked for at once, and given back when they were too many for `release_s` and their boot.
+- Machines are asked for at once, and given back when they were too many for `release_s` and their boot; not before
+  those are ready that are planned to answer instead of their replicas (for `_SUCCESSION_S` at most).
 - Replicas are started at once where there is room, and drained when they were too many for a while, new before old: not
   before those are ready that are planned to answer instead.
 - Where there is no room for a planned one, one that is too many drains at once: the one by which the least demand is
@@ -14,11 +15,12 @@ from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 
 from infaas_ray.policy.fleet import Fleet
-from infaas_ray.policy.lifecycle import Replica, State
+from infaas_ray.policy.lifecycle import Replica, State, Worker
 from infaas_ray.policy.planner.problem import Plan
 from infaas_ray.policy.scaling.settings import ScalingSettings
 from infaas_ray.policy.scaling.strategy import Orders, Situation
 
+_SUCCESSION_S = 120.0  # a start that takes longer has failed
 _SURPLUS_SHARE = 0.2  # of the time for which a plan is expected to hold, that surplus replicas stay
 
 Spot = tuple[str, str]  # a variant on a worker type
@@ -43,15 +45,11 @@ class PlanFollower:
         self._follow_machines(plan, situation, orders)
         by_spot, leaving = _spots(fleet)
         short = self._start_missing(targets, by_spot, situation, orders)
-        unready = {
-            variant
-            for (variant, kind), count in targets.items()
-            if sum(x.state is State.READY for x in by_spot.get((variant, kind), ())) < count
-        }
+        awaited = unready(plan, fleet)
         surplus = {spot: n for spot, have in by_spot.items() if (n := self._surplus(spot, have, targets, situation))}
         for spot, count in surplus.items():
             if spot[1] not in short:
-                self._retire(spot, by_spot[spot], count, unready, situation, orders)
+                self._retire(spot, by_spot[spot], count, awaited, situation, orders)
         for kind, starved in short.items():
             if leaving[kind] < starved.total():
                 here = {spot: by_spot[spot] for spot in surplus if spot[1] == kind}
@@ -90,7 +88,7 @@ class PlanFollower:
         return len(have) - keep
 
     def _retire(
-        self, spot: Spot, have: list[Replica], count: int, unready: set[str], situation: Situation, orders: Orders
+        self, spot: Spot, have: list[Replica], count: int, awaited: set[str], situation: Situation, orders: Orders
     ) -> None:
         """Drain replicas that were too many for long enough, once those that are to answer instead are ready."""
         fleet, now = situation.fleet, situation.now
@@ -99,7 +97,7 @@ class PlanFollower:
         stay_s = _SURPLUS_SHARE * self._settings.planner.hold_s
         if held_s < max(self._settings.downscale_delay_s, fleet.start_s(variant), stay_s):
             return
-        if self._heirs(variant) & unready:
+        if self._heirs(variant) & awaited:
             return
         here = Counter(x.worker for x in have)
         ready = [x for x in have if x.state is State.READY]
@@ -161,19 +159,39 @@ class PlanFollower:
                 continue
             held_s = situation.now - self._idle_since.setdefault(name, situation.now)
             kind = fleet.catalog.worker_types[name]
-            if held_s >= max(self._settings.planner.release_s, fleet.machines.boot_s(kind)):
-                self._give_back(name, here - wanted, held_s, fleet, orders)
+            least_s = max(self._settings.planner.release_s, fleet.machines.boot_s(kind))
+            if held_s >= least_s:
+                awaited = unready(plan, fleet) if held_s < least_s + _SUCCESSION_S else set()
+                self._give_back(name, here - wanted, held_s, awaited, fleet, orders)
 
-    def _give_back(self, name: str, count: int, held_s: float, fleet: Fleet, orders: Orders) -> None:
-        """Release so many workers of a type: those on their way first, then the emptiest."""
+    def _give_back(self, name: str, count: int, held_s: float, awaited: set[str], fleet: Fleet, orders: Orders) -> None:
+        """Release so many workers of a type: those on their way first, then the emptiest.
+
+        Those whose replicas answer for `awaited` variants stay.
+        """
         because = f"planned: {count} fewer of {name}, for {held_s:.0f} s"
         coming = min(count, fleet.machines.booting(name))
         if coming:
             orders.workers({name: fleet.counts()[name] - coming}, because)
         here = [x for x in fleet.workers.values() if x.worker_type == name and not x.leaving]
-        for worker in sorted(here, key=lambda x: (len(x.replicas), -x.joined_at, x.name))[: count - coming]:
+        free = [x for x in here if not awaited or not any(self._heirs(v) & awaited for v in _serving(x))]
+        going = sorted(free, key=lambda x: (len(x.replicas), -x.joined_at, x.name))[: count - coming]
+        for worker in going:
             orders.leave(worker.name, because)
-        self._idle_since.pop(name, None)
+        if len(going) == count - coming:
+            self._idle_since.pop(name, None)
+
+
+def unready(plan: Plan, fleet: Fleet) -> set[str]:
+    """The variants of which not all planned replicas are ready, without those on workers that leave."""
+    kinds = {name: x.worker_type for name, x in fleet.workers.items() if not x.leaving}
+    replicas = (x for x in fleet.replicas.values() if x.state is State.READY and x.worker in kinds)
+    ready = Counter((x.variant, kinds[x.worker]) for x in replicas)
+    return {spot[0] for spot, count in targets_of(plan).items() if ready[spot] < count}
+
+
+def _serving(worker: Worker) -> set[str]:
+    return {x.variant for x in worker.replicas.values() if x.state is State.READY}
 
 
 def _spots(fleet: Fleet) -> tuple[dict[Spot, list[Replica]], Counter[str]]:

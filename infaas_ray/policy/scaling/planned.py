@@ -24,7 +24,7 @@ from infaas_ray.policy.messages import PlanMade
 from infaas_ray.policy.planner.build import Builder, Known, Wanted
 from infaas_ray.policy.planner.problem import Plan
 from infaas_ray.policy.routing import Catalog
-from infaas_ray.policy.scaling.plan_follower import PlanFollower, Spot, targets_of
+from infaas_ray.policy.scaling.plan_follower import PlanFollower, unready
 from infaas_ray.policy.scaling.room import make_room
 from infaas_ray.policy.scaling.settings import ScalingSettings
 from infaas_ray.policy.scaling.strategy import Orders, Situation
@@ -174,11 +174,7 @@ class Planned:
         """Whether the fleet is as planned, so that what is missed is not for want of what is coming."""
         if self._plan is None:
             return False
-        ready: Counter[Spot] = Counter()
-        for replica in fleet.replicas.values():
-            if replica.state is State.READY:
-                ready[replica.variant, fleet.workers[replica.worker].worker_type] += 1
-        return all(ready[spot] >= count for spot, count in targets_of(self._plan).items())
+        return not unready(self._plan, fleet)
 
     def _keep_s(self, known: Demanded, fleet: Fleet) -> float:
         """For how long a silent class is kept warm: what a wait for its start is worth over the price of keeping it."""
