@@ -73,7 +73,7 @@ class Controller:
         limits = limits_of(settings)
         self._types = to_be_had(settings, self._known_types, limits)
         gcs = ray.get_runtime_context().gcs_address
-        self._machines = Machines(gcs, limits, self._autoscaler.fleet, self._report)
+        self._machines = Machines(gcs, settings.cluster.namespace, limits, self._autoscaler.fleet, self._report)
         self._events: list[Event] = []
         self._wake = asyncio.Event()
         self._table = RoutingTable()
@@ -212,7 +212,7 @@ class Controller:
             case RequestWorkers():
                 await self._machines.request(action)
             case ReleaseWorker():
-                await self._machines.release(action, self._settings.cluster.namespace)
+                await self._machines.release(action)
             case SolvePlan():
                 await self._solve(action)
             case _:

@@ -78,9 +78,12 @@ def _in_words(details: str | None) -> str:
 class Machines:
     """Keeps Ray's autoscaler at what the books of the fleet want, once the policy has ordered anything."""
 
-    def __init__(self, address: str, limits: Limits | None, fleet: Fleet, report: Callable[[Event], None]) -> None:
+    def __init__(
+        self, address: str, namespace: str, limits: Limits | None, fleet: Fleet, report: Callable[[Event], None]
+    ) -> None:
         self.observed = Observed()
         self._address = address
+        self._namespace = namespace
         self._limits = limits
         self._fleet = fleet
         self._report = report
@@ -100,12 +103,11 @@ class Machines:
         _logger.info("workers wanted: %s (%s)", dict(action.counts), action.because)
         await self._ask()
 
-    async def release(self, action: ReleaseWorker, namespace: str) -> None:
+    async def release(self, action: ReleaseWorker) -> None:
         """Give a worker back. The request is lowered first, or Ray would start another in its place."""
         self._ordered = True
         self._releasing.add(action.worker)
         await self._ask()
-        end_monitor(action.worker, namespace)
         await self._drain(action.worker)
 
     async def _ask(self) -> None:
@@ -117,7 +119,11 @@ class Machines:
         now = time.monotonic()
         if wanted != self._asked or now - self._asked_at >= _RENEW_S:
             self._asked, self._asked_at = wanted, now
-            await self._call(request_workers, self._address, wanted)
+            try:
+                await self._call(request_workers, self._address, wanted)
+            except Exception:
+                self._asked_at = -_RENEW_S  # again at the next turn
+                raise
 
     def wanted(self) -> tuple[dict[str, int], dict[str, str]]:
         """How many of each type to ask Ray for, and which types get fewer than the books want, with the reason."""
@@ -129,6 +135,8 @@ class Machines:
         return self._limits.cut(self._fleet.counts(), leaving, here)
 
     async def _drain(self, worker: str) -> None:
+        """End what is ours on it, and drain it."""
+        end_monitor(worker, self._namespace)
         accepted, refusal = await self._call(drain_worker, self._address, worker)
         if not accepted:
             _logger.warning("worker %s cannot be given back yet: %s", worker, refusal)
@@ -149,9 +157,9 @@ class Machines:
                 _logger.exception("the autoscaler could not be asked")
 
     async def turn(self) -> None:
-        """Look, and ask where the books changed or the last request is old."""
-        await self.look()
+        """Ask where the books changed or the last request is old, and look."""
         await self._ask()
+        await self.look()
 
     async def look(self) -> None:
         """Ask the autoscaler how it stands; failed launches are reported, and refused drains tried again."""

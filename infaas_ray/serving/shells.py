@@ -1,7 +1,8 @@
 """Actors that wait on each worker to become replicas, because making one takes Ray half a second.
 
 A shell is a variant actor without a model, with frameworks imported. Rules: as many on a worker as the settings say;
-one at a time, and only while the worker's processors have time; none on a worker that leaves; after a failure a pause.
+one at a time, and only while the worker's processors have time; none on a worker that leaves, not even one that is not
+ready yet; after a failure a pause.
 """
 
 import asyncio
@@ -41,8 +42,7 @@ class Shells:
         self._maker = maker
         self._idle: dict[str, list[Any]] = {}
         self._pause_until: dict[str, float] = {}
-        self._workers: frozenset[str] = frozenset()
-        self._preparing: set[str] = set()
+        self._preparing: dict[str, Any] = {}
         self._jobs: set[asyncio.Task[None]] = set()
 
     def count(self, worker: str) -> int:
@@ -63,33 +63,40 @@ class Shells:
 
     def tend(self, calm: Mapping[str, bool], now: float) -> None:
         """Make what is missing. `calm`: the workers that stay, and whether their processors have time."""
-        self._workers = frozenset(calm)
         for worker in self._idle.keys() - calm.keys():
             for shell in self._idle.pop(worker):
                 self._maker.end(shell)
+        for worker in self._preparing.keys() - calm.keys():
+            self._maker.end(self._preparing.pop(worker))
         for worker, has_time in calm.items():
             full = self.count(worker) >= self._per_worker
             if has_time and not full and worker not in self._preparing and now >= self._pause_until.get(worker, now):
                 self._pause_until[worker] = now + _PAUSE_S  # taken back when it succeeds
-                self._preparing.add(worker)
-                self._spawn(self._make(worker))
+                self._make(worker)
 
     def end(self) -> None:
         """End all."""
         self.tend({}, 0.0)
 
-    async def _make(self, worker: str) -> None:
-        shell = None
+    def _make(self, worker: str) -> None:
         try:
             shell = self._maker.make(worker)
-            await asyncio.wait_for(self._maker.prepare(shell), _PREPARE_LIMIT_S)
         except Exception:  # whatever it was, replicas start without shells, too
-            if shell is not None:
-                self._maker.end(shell)
             return
-        finally:
-            self._preparing.discard(worker)
-        if worker in self._workers:
+        self._preparing[worker] = shell
+        self._spawn(self._prepare(worker, shell))
+
+    async def _prepare(self, worker: str, shell: Any) -> None:
+        try:
+            await asyncio.wait_for(self._maker.prepare(shell), _PREPARE_LIMIT_S)
+        except Exception:
+            prepared = False
+        else:
+            prepared = True
+        if self._preparing.get(worker) is not shell:
+            return  # its worker left, and it was ended
+        del self._preparing[worker]
+        if prepared:
             self._pause_until.pop(worker, None)
             self._keep(worker, shell)
         else:

@@ -82,7 +82,7 @@ def join(fleet: Fleet, name: str) -> None:
 
 def made(fleet: Fleet, limits: Limits | None = None) -> tuple[Machines, list[Event]]:
     events: list[Event] = []
-    return Machines("ray:1", limits, fleet, events.append), events
+    return Machines("ray:1", "space", limits, fleet, events.append), events
 
 
 def order(fleet: Fleet) -> RequestWorkers:
@@ -122,7 +122,7 @@ async def test_a_worker_is_given_back_with_the_request_lowered_first(ray: Ray, f
     await made_.request(order(fleet))
     assert ray.calls == [("request", {"cpu": 2})]  # it lives still, and must not be counted for another
     fleet.request_release("w1")
-    await made_.release(ReleaseWorker(worker="w1", because="a test"), "space")
+    await made_.release(ReleaseWorker(worker="w1", because="a test"))
     assert ray.calls[1:] == [("request", {"cpu": 1}), ("end monitor", "w1"), ("drain", "w1")]
     await made_.close()
 
@@ -132,7 +132,7 @@ async def test_a_refused_drain_is_tried_again_until_the_worker_is_gone(ray: Ray,
     made_, _ = made(fleet)
     fleet.request_leave("w1")
     fleet.request_release("w1")
-    await made_.release(ReleaseWorker(worker="w1", because="a test"), "space")
+    await made_.release(ReleaseWorker(worker="w1", because="a test"))
     await made_.turn()
     await made_.turn()
     assert ray.calls.count(("drain", "w1")) == 3
@@ -142,6 +142,25 @@ async def test_a_refused_drain_is_tried_again_until_the_worker_is_gone(ray: Ray,
     ray.draining = {}
     await made_.turn()
     assert ray.calls.count(("drain", "w1")) == 3
+    await made_.close()
+
+
+async def test_a_worker_goes_though_the_control_store_was_away_when_it_was_given_back(
+    ray: Ray, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(address: str, counts: dict[str, int]) -> None:
+        raise TimeoutError("the control store does not answer")
+
+    made_, _ = made(fleet)
+    fleet.request_leave("w1")
+    fleet.request_release("w1")
+    monkeypatch.setattr(machines, "request_workers", away)
+    with pytest.raises(TimeoutError):
+        await made_.release(ReleaseWorker(worker="w1", because="a test"))
+    assert ray.calls == []
+    monkeypatch.setattr(machines, "request_workers", ray.request)
+    await made_.turn()
+    assert ray.calls == [("request", {"cpu": 1}), ("end monitor", "w1"), ("drain", "w1")]
     await made_.close()
 
 
@@ -186,7 +205,7 @@ async def test_workers_that_others_drain_are_told_apart(ray: Ray, fleet: Fleet) 
     ray.draining = {"w1": 50.0, "w2": 60.0}
     made_, _ = made(fleet)
     await made_.turn()
-    await made_.release(ReleaseWorker(worker="w2", because="a test"), "space")
+    await made_.release(ReleaseWorker(worker="w2", because="a test"))
     assert made_.drained_by_others() == {"w1": 50.0}
     assert made_.status()["cpu"] == {"wanted": 2, "pending": 1, "blocked": None}
     await made_.close()

@@ -96,12 +96,17 @@ async def test_a_worker_that_leaves_keeps_none(maker: Maker) -> None:
     assert shells.take("a") is None
 
 
-async def test_one_that_is_ready_after_its_worker_has_left_is_ended(maker: Maker) -> None:
+@pytest.mark.parametrize("prepared", [True, False])
+async def test_one_that_is_not_ready_when_its_worker_leaves_is_ended_at_once(maker: Maker, prepared: bool) -> None:
     shells = Shells(1, maker)
     shells.tend({"a": True}, 0.0)
     await settle()
     shells.tend({}, 0.0)
-    maker.prepared[0].set_result(None)
+    assert maker.ended == [0]
+    if prepared:
+        maker.prepared[0].set_result(None)
+    else:
+        maker.prepared[0].set_exception(OSError("it has ended"))
     await settle()
     assert maker.ended == [0]
     assert shells.count("a") == 0
@@ -148,5 +153,20 @@ async def test_those_of_a_former_controller_are_kept_up_to_the_number(maker: Mak
 
 async def test_at_the_end_none_is_left(maker: Maker) -> None:
     shells = await filled(maker)
+    shells.tend({"a": True, "b": True}, 0.0)
+    await settle()
     shells.end()
-    assert maker.ended == [0]
+    assert maker.made == ["a", "b"]
+    assert maker.ended == [0, 1]
+
+
+async def test_where_none_can_be_made_there_is_a_pause_too(maker: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(worker: str) -> int:
+        maker.made.append(worker)
+        raise ValueError("the name is taken")
+
+    monkeypatch.setattr(maker, "make", refuse)
+    shells = Shells(1, maker)
+    for now in (0.0, 29.0, 31.0):
+        shells.tend({"a": True}, now)
+    assert maker.made == ["a", "a"]
