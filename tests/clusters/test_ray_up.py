@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 INSIDE = Path(__file__).parent / "ray_up" / "inside.py"
-LIMIT_S = 300
+LIMIT_S = 580
 
 
 @pytest.mark.skipif(
@@ -36,5 +36,9 @@ def test_a_cluster_comes_up_gets_a_machine_of_each_kind_places_replicas_and_goes
         seen = json.loads(found.stdout.splitlines()[-1])
         kinds = {name: worker_type.removesuffix("-spot") for name, worker_type in seen["placed"].items()}
         assert kinds == {"on-cpu": "cpu", "on-gpu": "gpu", "on-neuron": "neuron"}
+        assert set(seen["machines"].values()) == {1}
+        queries = seen["queries"]
+        assert queries["answered"] > 0
+        assert queries["accepted"] == sum(queries[x] for x in queries if x != "accepted")
     finally:
         shutil.rmtree(folder, ignore_errors=True)

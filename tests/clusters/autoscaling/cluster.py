@@ -38,7 +38,7 @@ def free_port() -> int:
 class Cluster:
     """`types` maps worker types to their resources; there may be `most` of each."""
 
-    def __init__(self, types: Mapping[str, Mapping[str, int]], *, most: int = 2, boot_s: float = 1.0) -> None:
+    def __init__(self, types: Mapping[str, Mapping[str, int]], *, most: int = 2, boot_s: float = 0.3) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="ifsa-"))
         self.address = f"127.0.0.1:{free_port()}"
         self.token = secrets.token_hex(32)
@@ -84,7 +84,9 @@ class Cluster:
 
     def launch(self, **behaviour: str) -> None:
         """What a launch does from now on, by type: "fails", "hangs"; others come up."""
-        self._launches.write_text(json.dumps(behaviour))
+        fresh = self._launches.with_suffix(".new")
+        fresh.write_text(json.dumps(behaviour))
+        fresh.replace(self._launches)  # a launch must not read half of it
 
     def start(self) -> None:
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
@@ -108,7 +110,7 @@ class Cluster:
             "RAY_AUTOSCALER_RECONCILE_MAX_NUM_RETRY_REQUEST_TO_ALLOCATE": "1",
             "RAY_health_check_initial_delay_ms": "2000",
             "RAY_health_check_period_ms": "500",
-            "RAY_health_check_timeout_ms": "1000",
+            "RAY_health_check_timeout_ms": "5000",  # a dead one refuses at once; one that is slow may be so
             "RAY_health_check_failure_threshold": "4",
         }
         with (self.folder / "head.log").open("wb") as log:
@@ -124,13 +126,16 @@ class Cluster:
         raise AssertionError((self.folder / "head.log").read_text())
 
     def processes(self) -> list[psutil.Process]:
-        """Every process of this cluster's Ray: it names the folder, which is random."""
-        found = []
+        """Every process of this cluster's Ray: it names the folder, which is random, or descends from one that does.
+
+        (A worker of Ray is named after its actor, and its parent is the raylet.)
+        """
+        found: dict[int, psutil.Process] = {}
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
                 if any(str(self.folder) in x for x in process.cmdline()) and process.pid != os.getpid():
-                    found.append(process)
-        return found
+                    found |= {x.pid: x for x in (process, *process.children(recursive=True))}
+        return list(found.values())
 
     def kill_worker(self, raylet_socket: str) -> None:
         """End a worker as a machine ends that loses its power: its raylet and all that the raylet started."""
@@ -141,14 +146,18 @@ class Cluster:
                 process.kill()
 
     def stop(self) -> None:
+        """End every process. Raises AssertionError where one outlives that."""
+        left = self.processes()
         if self._head is not None:
             self._head.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._head.wait(5)
+                self._head.wait(10)
         for sign in (signal.SIGTERM, signal.SIGKILL):
-            left = self.processes()
+            left = list({x.pid: x for x in (*left, *self.processes()) if x.is_running()}.values())
             for process in left:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.send_signal(sign)
-            psutil.wait_procs(left, timeout=3)
+            _, left = psutil.wait_procs(left, timeout=5)
         shutil.rmtree(self.folder, ignore_errors=True)
+        left += self.processes()
+        assert left == []

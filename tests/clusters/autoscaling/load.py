@@ -39,18 +39,23 @@ class Load:
             self._futures.append(self._system.submit(self._target, {"x": x}, **self._slo))
             self._over.wait(max(0.0, start + len(self._futures) / self._rate_qps - time.monotonic()))
 
-    def answered(self) -> int:
-        """How many have been answered so far."""
-        return sum(isinstance(x.result(), Answer) for x in list(self._futures) if x.done())
+    def asked(self) -> int:
+        """How many have been asked so far."""
+        return len(self._futures)
 
-    def met(self, last: int = 40) -> bool:
-        """Whether the last queries that have an outcome were all answered within their SLO."""
-        known = [x.result() for x in list(self._futures) if x.done()][-last:]
+    def met(self, after: int = 0, last: int = 40) -> bool:
+        """Whether the last queries that have an outcome, of those asked after so many, were all answered in time."""
+        known = [x.result() for x in self._futures[after:] if x.done()][-last:]
         return len(known) == last and all(isinstance(x, Answer) and x.slo_met for x in known)
 
     def outcomes(self) -> list[Outcome]:
         """What became of every query asked, waiting for the last."""
         return [x.result(timeout=30) for x in self._futures]
+
+    def answered_by(self) -> set[str]:
+        """The architectures that have answered so far."""
+        known = [x.result() for x in list(self._futures) if x.done()]
+        return {x.variant.partition("@")[0] for x in known if isinstance(x, Answer)}
 
     def fates(self) -> Counter[str]:
         """The outcomes by kind; an answer that is not the question's counts as wrong."""

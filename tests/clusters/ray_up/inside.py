@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ from infaas_ray.client import Client
 from infaas_ray.config import Settings, load_settings
 from infaas_ray.domain import HardwareKind, UseCase
 from infaas_ray.errors import InfaasError
+from infaas_ray.policy.messages import SolvePlan
+from infaas_ray.policy.replay import LoggedTurn, decode, in_words, replay
 from tests.integration.conftest import add_fake
 
 ROOT = Path(__file__).parents[3]
@@ -35,13 +37,13 @@ MOCK = "http://127.0.0.1:5555"
 BUCKET = "infaas-models"
 DOOR = "http://127.0.0.1:8000"
 PERIOD_S, SLO_MS = 0.1, 500.0
-QUICKLY = {  # a cluster in a few minutes: what is not needed goes within seconds
+PLANNER = {  # whose demand brings the machines; what is not needed goes within seconds
+    "INFAAS_SCALING__STRATEGY": "planner",
     "INFAAS_SCALING__PLANNER__INTERVAL_S": "1",
-    "INFAAS_SCALING__PLANNER__HOLD_S": "20",
     "INFAAS_SCALING__PLANNER__RELEASE_S": "2",
-    "INFAAS_SCALING__IDLE_TIMEOUT_S": "5",
-    "INFAAS_SCALING__DOWNSCALE_DELAY_S": "2",
+    "INFAAS_SCALING__PLANNER__WAITING_USD_PER_S": "0",
 }
+LIMIT_S = 150.0  # far more than anything takes
 TYPES = {"cpu": HardwareKind.CPU, "gpu": HardwareKind.GPU, "neuron": HardwareKind.NEURON}
 
 
@@ -70,7 +72,7 @@ def _installed(commands: list[str]) -> list[str]:
     return [f"ln -sfn {sys.prefix} ~/env", *kept]
 
 
-def run(*command: str, env: dict[str, str], limit_s: float = 120.0) -> str:
+def run(*command: str, env: dict[str, str], limit_s: float = LIMIT_S) -> str:
     done = subprocess.run(
         command,
         cwd=ROOT,
@@ -86,11 +88,11 @@ def run(*command: str, env: dict[str, str], limit_s: float = 120.0) -> str:
     return done.stdout
 
 
-def wait_for(what: str, condition: Callable[[], bool], limit_s: float = 90.0) -> None:
-    end = time.monotonic() + limit_s
+def wait_for(what: str, condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + LIMIT_S
     while not condition():
         if time.monotonic() > end:
-            raise SystemExit(f"not within {limit_s:.0f} s: {what}")
+            raise SystemExit(f"not within {LIMIT_S:.0f} s: {what}")
         time.sleep(0.5)
 
 
@@ -117,7 +119,7 @@ def environment(folder: Path) -> dict[str, str]:
         "AUTOSCALER_UPDATE_INTERVAL_S": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_AUTH_MODE": "token",
-        **QUICKLY,
+        **PLANNER,
     }
 
 
@@ -196,57 +198,72 @@ class Asking:
     def __init__(self) -> None:
         self.answered: dict[str, str] = {}
         self._over = threading.Event()
+        self._wrong: list[Exception] = []
         self._threads: list[threading.Thread] = []
 
-    def add(self, target: str) -> None:
-        self._threads.append(threading.Thread(target=self._ask, args=(target,)))
-        self._threads[-1].start()
+    def add(self, targets: Iterable[str]) -> None:
+        for target in targets:
+            self._threads.append(threading.Thread(target=self._ask, args=(target,)))
+            self._threads[-1].start()
 
     def _ask(self, target: str) -> None:
         x = np.arange(4, dtype=np.float32).reshape(1, 4)
-        with Client(DOOR) as client:
-            while not self._over.is_set():
-                with contextlib.suppress(InfaasError):  # until there is a machine
-                    result = client.infer(target, {"x": x}, latency_ms=SLO_MS)
-                    np.testing.assert_array_equal(result.outputs["y"], x)
-                    self.answered[target] = result.variant
-                self._over.wait(PERIOD_S)
+        try:
+            with Client(DOOR) as client:
+                while not self._over.is_set():
+                    with contextlib.suppress(InfaasError):  # until there is a machine
+                        result = client.infer(target, {"x": x}, latency_ms=SLO_MS)
+                        np.testing.assert_array_equal(result.outputs["y"], x)
+                        self.answered[target] = result.variant
+                    self._over.wait(PERIOD_S)
+        except Exception as error:
+            self._wrong.append(error)
 
     def end(self) -> None:
+        """Stop asking. Raises what went wrong with any query."""
         self._over.set()
         for one in self._threads:
             one.join()
+        for error in self._wrong:
+            raise error
 
 
-def story(folder: Path, env: dict[str, str], image: str) -> dict[str, Any]:
-    """Up, queries that bring machines one kind after the other, quiet that sends them away, down."""
-    config = folder / "aws.yaml"
-    config.write_text(yaml.safe_dump(adapted(image, folder / "start.lock")))
-    began = time.monotonic()
-    run("ray", "up", "-y", "--no-config-cache", str(config), env=env)
-    seen: dict[str, Any] = {"up_s": round(time.monotonic() - began, 1)}
+def story(config: Path, folder: Path, env: dict[str, str]) -> dict[str, Any]:
+    """Up, queries that bring first one, then two kinds of machine, quiet that sends all away, down."""
+    seen: dict[str, Any] = {}
+    with timed(seen, "up_s"):
+        run("ray", "up", "-y", "--no-config-cache", str(config), env=env)
     assert machines().keys() == {"head"}
     head = Head(run("ray", "get-head-ip", str(config), env=env).split()[-1], env, folder)
     assert head.status()["workers"] == []
     offer_one_of_each(head.settings, folder)
-    asking = Asking()
+    asking, seen["placed"] = Asking(), {}
     try:
-        for name in TYPES:
-            began = time.monotonic()
-            asking.add(f"on-{name}")
-            wait_for(f"on-{name} answers", lambda: f"on-{name}" in asking.answered)  # noqa: B023
-            seen[f"{name}_s"] = round(time.monotonic() - began, 1)
-        seen["placed"] = placed(head.status())
+        for kinds in (("cpu",), ("gpu", "neuron")):  # at once, the other machines would have room for the CPU variant
+            targets = {f"on-{name}" for name in kinds}
+            asking.add(targets)
+            with timed(seen, f"{' and '.join(kinds)}_s"):
+                wait_for(f"{targets} answer", lambda: targets <= asking.answered.keys())  # noqa: B023
+            seen["placed"] = placed(head.status()) | seen["placed"]
         seen["machines"] = {name: len(ids) for name, ids in machines().items()}
     finally:
         asking.end()
-    began = time.monotonic()
-    wait_for("all machines but the head go", lambda: machines().keys() == {"head"})
-    seen["quiet_s"] = round(time.monotonic() - began, 1)
-    head("infaas down --config configs/aws.yaml")
-    run("ray", "down", "-y", str(config), env=env)
+    with timed(seen, "quiet_s"):
+        wait_for("all machines but the head go", lambda: machines().keys() == {"head"})
+    seen["queries"] = head.status()["queries"]
+    assert replay(log_of(folder)) is None
+    with timed(seen, "down_s"):
+        head("infaas down --config configs/aws.yaml")
+        run("ray", "down", "-y", str(config), env=env)
     assert machines() == {}
     return seen
+
+
+@contextlib.contextmanager
+def timed(seen: dict[str, Any], name: str) -> Iterator[None]:
+    began = time.monotonic()
+    yield
+    seen[name] = round(time.monotonic() - began, 1)
 
 
 def placed(status: dict[str, Any]) -> dict[str, str]:
@@ -255,17 +272,34 @@ def placed(status: dict[str, Any]) -> dict[str, str]:
     return {x["variant"].split("@")[0]: types[x["worker"]] for x in status["replicas"] if x["state"] == "ready"}
 
 
+def log_of(folder: Path) -> list[bytes]:
+    """The whole lines of the decision log."""
+    (path,) = folder.glob("nodes/*/.infaas/decisions.jsonl")
+    return path.read_bytes().split(b"\n")[:-1]
+
+
+def tell(folder: Path) -> None:
+    """Print what the planner decided and what Ray's autoscaler saw."""
+    with contextlib.suppress(ValueError):  # no head came so far
+        turns = [x for x in decode(log_of(folder)) if isinstance(x, LoggedTurn)]
+        told = [f"{turn.now:.1f} {in_words(x)}" for turn in turns for x in turn.actions if not isinstance(x, SolvePlan)]
+        print("\n".join(told[-60:]), file=sys.stderr)
+    for log in folder.glob("ray/session_2*/logs/monitor.*"):
+        print(f"--- {log.name}\n{log.read_text()[-3000:]}", file=sys.stderr)
+
+
 def main() -> None:
     folder = Path(sys.argv[1])
     subprocess.run("ip link set lo up && ip addr add 172.31.0.0/16 dev lo", shell=True, check=True)
     env = environment(folder)
     os.environ.update({name: value for name, value in env.items() if name.startswith("AWS")})
     with mock_aws(folder) as image:
+        config = folder / "aws.yaml"
+        config.write_text(yaml.safe_dump(adapted(image, folder / "start.lock")))
         try:
-            seen = story(folder, env, image)
+            seen = story(config, folder, env)
         except BaseException:
-            for log in folder.glob("ray/session_2*/logs/monitor.*"):  # what Ray's autoscaler saw
-                print(f"--- {log.name}\n{log.read_text()[-3000:]}", file=sys.stderr)
+            tell(folder)
             raise
     print(json.dumps(seen))
 
