@@ -34,6 +34,7 @@ def test_a_cluster_comes_up_gets_a_machine_of_each_kind_places_replicas_and_goes
         )
         assert found.returncode == 0, found.stdout[-8000:] + found.stderr[-8000:]
         seen = json.loads(found.stdout.splitlines()[-1])
+        print(seen)  # how long each part took, for those who ask pytest with -rP
         kinds = {name: worker_type.removesuffix("-spot") for name, worker_type in seen["placed"].items()}
         assert kinds == {"on-cpu": "cpu", "on-gpu": "gpu", "on-neuron": "neuron"}
         assert set(seen["machines"].values()) == {1}
