@@ -81,14 +81,16 @@ def test_interference_by_hand() -> None:
 
 def test_neighbours_on_one_gpu_slow_each_other_and_those_on_two_do_not() -> None:
     def latencies(gpus: float) -> list[float]:
-        small = offer("net", hardware=HardwareKind.GPU, **STEADY)
-        small = dataclasses.replace(small, profile=dataclasses.replace(small.profile, peak_device_memory_bytes=2**30))
+        small = [
+            dataclasses.replace(x, profile=dataclasses.replace(x.profile, peak_device_memory_bytes=2**30))
+            for x in (offer(name, hardware=HardwareKind.GPU, **STEADY) for name in ("net", "other"))
+        ]
         memory = int(gpus and 2**31 / gpus)
         made = world(
-            small,
-            workload=Given((QueryKind("net", SLO()),), [(10.0, 0), (10.0, 0)]),
+            *small,
+            workload=Given((QueryKind("net", SLO()), QueryKind("other", SLO())), [(10.0, 0), (10.0, 1)]),
             types=[worker_type(resources={"CPU": 4.0, "GPU": gpus}, device_memory_bytes=memory)],
-            scaling=ScalingSettings(strategy="static", keep_warm={"net": 2}, start_overhead_s=0.0),
+            scaling=ScalingSettings(strategy="static", keep_warm={"net": 1, "other": 1}, start_overhead_s=0.0),
             duration_s=20.0,
         )
         recorder = Recorder(made)
