@@ -182,6 +182,18 @@ def test_a_loose_plan_is_not_followed_where_there_is_a_better_one() -> None:
     assert requests(actions) == []
 
 
+def test_where_machines_cost_nothing_a_plan_is_followed_however_loose_its_share() -> None:
+    world = World(SMALL, workers=[worker()], settings=settings())
+    asked = Asked(rows=10, latency_s=0.5)
+    world.ask(asked, seconds=30)
+    plans = [x for x in world.ask(asked, seconds=12) if isinstance(x, SolvePlan)]
+    kind = next(iter(world.autoscaler.fleet.workers.values())).worker_type
+    replicas = {SMALL.name: {kind: 2}}
+    free = Plan(replicas=replicas, objective_usd_per_hour=2e-5, bound_usd_per_hour=1e-5)
+    actions = world.step(PlanMade(number=plans[-1].number, plan=free, took_s=1.0))
+    assert starts(actions) == [SMALL.name]
+
+
 def test_plans_that_do_not_come_are_asked_for_again() -> None:
     autoscaler = Autoscaler(settings())
     asked = [any(isinstance(x, SolvePlan) for x in autoscaler.step([], float(second))) for second in range(100)]

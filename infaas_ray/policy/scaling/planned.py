@@ -29,12 +29,13 @@ from infaas_ray.policy.scaling.room import make_room
 from infaas_ray.policy.scaling.settings import ScalingSettings
 from infaas_ray.policy.scaling.strategy import Orders, Situation
 
-_SOONEST_S = 1.0  # between two plans
+_SOONEST_S = 0.5  # between two plans
 _OUTGROWN = 1.1  # times what was planned for
 _OUTGROWN_QPS = 1.0  # and at least so much more
 _LOST_S = 30.0  # after which a plan that did not come is not waited for
 _REPLICA_HORIZON_S = 5.0  # to look ahead where no machine can be asked for
 _LOOSE_GAP = 0.1  # a plan that may be dearer than the best by more than this share is not trusted
+_LOOSE_USD_PER_HOUR = 0.01  # and by more than this: where machines cost nothing, shares say nothing
 _EXPECTED_S = 60.0  # a class of which a query is expected within this time did not fall silent
 _KEEP_LEAST_S, _KEEP_MOST_S = 10.0, 3600.0
 
@@ -92,7 +93,7 @@ class Planned:
         if made.number != self._asked.number:
             return
         self._waiting = False
-        if made.plan is not None and (self._plan is None or made.plan.gap <= _LOOSE_GAP):
+        if made.plan is not None and (self._plan is None or _trusted(made.plan)):
             self._plan, self._planned = made.plan, self._asked.demand
             self.followed = made.number
 
@@ -221,6 +222,11 @@ class Planned:
         reason = orders.start(variant, because)
         if reason is not None and not make_room(variant, situation, orders, self._settings.preempt_idle_s):
             fleet.blocks.add(variant, reason, now + self._settings.block_s)
+
+
+def _trusted(plan: Plan) -> bool:
+    dearer = plan.objective_usd_per_hour - plan.bound_usd_per_hour
+    return plan.gap <= _LOOSE_GAP or dearer <= _LOOSE_USD_PER_HOUR
 
 
 def _wanted_of(known: Demanded, demand_qps: float, z: float) -> Wanted:
