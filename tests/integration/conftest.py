@@ -92,7 +92,7 @@ def add_fake(
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """A running system with three architectures of one use case: small, middle and large."""
     home = tmp_path_factory.mktemp("home")
-    scaling = {"idle_timeout_s": 60.0, "downscale_delay_s": 2.0}
+    scaling = {"idle_timeout_s": 60.0, "downscale_delay_s": 2.0, "planner": {"hold_s": 20.0}}
     flags = {"home": home, "http": {"port": free_port()}, "cluster": {"cpus": 4}, "scaling": scaling}
     settings = load_settings(flags=flags, environment={})
     add_fake(settings, "small", accuracy=0.80, row_s=0.001, folder=home)

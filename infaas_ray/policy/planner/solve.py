@@ -52,7 +52,7 @@ def solve(problem: PlanProblem, time_limit_s: float = 2.0, gap: float = 0.005, k
     liked = whole_workers(model, base, time_limit_s * _WORKERS_SHARE)
     present = _present(frame)
     if present is not None and present.score * (1 - keep_gap) <= liked.bound_usd_per_hour:
-        return _plan(frame, present, base, liked.bound_usd_per_hour, "kept")
+        return _plan(frame, _trimmed(frame, present), base, liked.bound_usd_per_hour, "kept")
     made = {} if present is None else {"kept": present}
     left_s, bound = time_limit_s * (1 - _WORKERS_SHARE - _SETTLE_SHARE), liked.bound_usd_per_hour
     if float(base.values[model.columns.replicas].sum()) <= _EXACT_MOST:
@@ -134,6 +134,24 @@ def _present(frame: _Frame) -> "_Made | None":
         return found if used[frame.now > 0].all() else _fitted(frame, np.where(used, frame.now, 0), workers)
     except InvalidInput:
         return None
+
+
+def _trimmed(frame: _Frame, present: _Made) -> _Made:
+    """What is there without the replicas that nothing flows to, where that costs no more."""
+    problem, model = frame.problem, frame.model
+    rates = np.array([x.rate_qps for asked in problem.classes for x in asked.options])
+    every = [x.variant for asked in problem.classes for x in asked.options]
+    kept = np.isin(every, model.option_variant)
+    needed = np.bincount(model.option_variant, present.flows / rates[kept], minlength=len(problem.variants))
+    left = np.ceil(needed - 1e-6).astype(np.intp)
+    counts = present.replicas.copy()
+    for place, variant in enumerate(model.place_variant.tolist()):
+        counts[place] = max(frame.must[place], min(counts[place], left[variant]))
+        left[variant] -= counts[place]
+    if (counts == present.replicas).all():
+        return present
+    found = _fitted(frame, counts, present.workers)
+    return found if found.score <= present.score + 1e-9 else present
 
 
 def _settled(frame: _Frame, best: _Made, time_limit_s: float, keep_gap: float) -> _Made:
