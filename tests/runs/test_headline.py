@@ -6,7 +6,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
+
+from benchmarks.headline.lineup import Entry
+from benchmarks.headline.throughput import fixed_machines, highest, on_fixed
+from infaas_ray.domain import SLO
+from infaas_ray.policy.scaling.settings import ScalingSettings
+from infaas_ray.simulator.rates import Flat
+from infaas_ray.simulator.scenario import Scenario
+from infaas_ray.simulator.workload import QueryKind
+from infaas_ray.simulator.workloads import Popular, Stream
+from tests.unit.policy.builders import offer
+from tests.unit.simulator.worlds import CALM, catalog_with, worker_type
 
 ROOT = Path(__file__).parents[2]
 TINY: dict[str, Any] = {
@@ -54,3 +66,32 @@ def test_a_tiny_scenario_from_file_to_numbers(tmp_path: Path) -> None:
     again = bench(tmp_path, "--scenario", str(tmp_path / "paper-flat.yaml"))
     assert again.splitlines()[-1] == told.splitlines()[-1]
     assert [x.stat().st_mtime_ns for x in kept] == before
+
+
+# One row takes 10 ms, and batches do not help: a replica serves at most 100 a second.
+NET = offer("net", p99_ms=((1, 10.0),), median=1.0, rate_qps=100.0, batch_limit=1)
+
+
+@pytest.mark.parametrize("expected_qps", [40.0, 100.0, 400.0])
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_the_highest_rate_is_found_wherever_one_looks_first(expected_qps: float, replicas: int) -> None:
+    popular = Popular(kinds=(QueryKind("net", SLO(latency_s=0.2)),), shares=(1.0,))
+    scenario = Scenario(
+        catalog=on_fixed(catalog_with(NET), {"cpu": 1}),
+        workload=Stream(popular=popular, rates=Flat(rate_qps=1.0, duration_s=1.0)),
+        duration_s=1.0,
+        world=CALM,
+    )
+    entry = Entry(name="fixed", scaling=ScalingSettings(strategy="static", keep_warm={NET.name: replicas}))
+    found = highest(scenario, popular, entry, 1, expected_qps).rate_qps
+    assert 0.8 * 100 * replicas < found < 1.05 * 100 * replicas
+
+
+def test_machines_hold_every_choice() -> None:
+    nets = [offer(x, threads=2) for x in ("a", "b", "c")]
+    catalog = catalog_with(*nets, types=[worker_type(), worker_type("large", resources={"CPU": 8.0})])
+    choices = {"one": {"a": nets[0].name}, "all": {x.variant.architecture: x.name for x in nets}}
+    assert fixed_machines(catalog, choices) == {"cpu": 1, "large": 1}
+    many = [offer(f"net{x}", threads=4) for x in range(5)]
+    catalog = catalog_with(*many, types=[worker_type()])
+    assert fixed_machines(catalog, {"all": {x.variant.architecture: x.name for x in many}}) == {"cpu": 5}

@@ -23,11 +23,16 @@ from benchmarks.headline.ratios import (
 )
 from benchmarks.headline.store import Store
 from benchmarks.headline.summary import throughput_ratio
+from benchmarks.headline.tables import throughput as throughput_table
+from benchmarks.headline.throughput import Bench
 from infaas_ray.domain import SLO, HardwareKind
 from infaas_ray.policy.routing import Catalog
 from infaas_ray.policy.scaling.settings import ScalingSettings
+from infaas_ray.simulator.rates import Flat
 from infaas_ray.simulator.report import Figure
+from infaas_ray.simulator.scenario import Scenario
 from infaas_ray.simulator.workload import Poisson, QueryKind
+from infaas_ray.simulator.workloads import Popular, Stream
 from tests.unit.policy.builders import USE_CASE, catalog, offer, worker_type
 
 SMALL = offer("small", accuracy=0.7, p99_ms=((1, 10.0), (8, 40.0)), rate_qps=200, usd=0.001)
@@ -189,3 +194,14 @@ def test_results_are_kept_until_they_are_to_be_made_anew(tmp_path: Path) -> None
     assert Store(tmp_path / "new", fresh=True).load("key", Outcome) is None
     (tmp_path / "new" / "key.json").write_text("half of a")
     assert kept.load("key", Outcome) is None
+
+
+def test_the_table_of_throughput_shows_who_reaches_nothing() -> None:
+    popular = Popular(kinds=(QueryKind(USE_CASE, SLO()),), shares=(1.0,))
+    scenario = Scenario(
+        catalog=CATALOG, workload=Stream(popular=popular, rates=Flat(rate_qps=1, duration_s=1)), duration_s=1
+    )
+    one = Bench(name="w", scenario=scenario, popular=popular, machines={"cpu": 2}, entries=(), expected_qps={})
+    rows = throughput_table([one], {"w": {"planner": [30.0, 30.0], "SM+ fastest": [10.0, 10.0], "infaas": [0.0, 10.0]}})
+    assert [x[-1] for x in rows[1:]] == ["1.00 ± 0.00", "3.00 ± 0.00", ""]
+    assert rows[1][:4] == ("w", "2 cpu", "planner", "30 ± 0")
