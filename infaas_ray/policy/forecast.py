@@ -4,6 +4,8 @@ Rules, over bins of `BIN_S` seconds:
 - the rate now is a mean over about `_ROWS` rows (between `_FAST_S` and `_LONG_S` seconds), because rates of few rows
   are mostly chance; where the last seconds differ from it by more than chance could (`_SURPRISE` standard deviations
   of independent arrivals), or a silence is too long for it, it is forgotten and begun anew from them;
+- how much of its change is chance: counts of independent rows vary as their mean; where queries bring many rows each,
+  or come in clusters, they vary by a factor more (`dispersion`), told from the differences of neighbouring bins;
 - the trend by Brown's double exponential smoothing (R. G. Brown, "Smoothing, Forecasting and Prediction of Discrete
   Time Series", 1963), as far as it exceeds what chance would show; it counts for at most `TREND_S` seconds ahead, a
   fall not at all;
@@ -26,6 +28,7 @@ _SLOTS = int(_DAY_S / SLOT_S)
 _FAST_S, _SLOW_S = 4.0, 20.0  # memory of the last seconds, and of the trend
 _ROWS, _LONG_S = 300.0, 120.0
 _SURPRISE = 3.0
+_DISPERSION_BINS = 300.0  # memory of the dispersion
 _SILENCE_ROWS = 8.0  # that should have come in a silence: one in three thousand is as long by chance
 _SLOW_SHARE = 1.0 - exp(-BIN_S / _SLOW_S)
 _TREND_CHANCE = 2.0 * sqrt(_SLOW_SHARE / 8)  # two standard deviations of slow - slower, at a rate of 1
@@ -47,6 +50,8 @@ class Forecast:
         "_bins",
         "_day",
         "_fast",
+        "_last",
+        "_mean",
         "_pending",
         "_quantile",
         "_rate",
@@ -54,6 +59,7 @@ class Forecast:
         "_slow",
         "_slower",
         "_spells",
+        "_variance",
         "last_seen",
         "margin",
     )
@@ -65,6 +71,7 @@ class Forecast:
         self._fast = self._slow = self._slower = self._rate = 0.0
         self._bins = 0.0  # in the mean that is the rate
         self._silent_s = 0.0
+        self._last = self._mean = self._variance = 0.0
         self._day: dict[int, float] = {}
         self._spells: deque[float] = deque([0.0], _SPELLS)  # the greatest rate in each of the last ones
         self._pending: deque[tuple[float, float]] = deque()
@@ -93,6 +100,11 @@ class Forecast:
         """The rate now."""
         return self._rate
 
+    @property
+    def dispersion(self) -> float:
+        """Variance over mean of the rows in a second, at least 1, which independent rows have."""
+        return max(1.0, self._variance / (self._mean * BIN_S)) if self._mean > 0 else 1.0
+
     def expect(self, now: float, horizon_s: float) -> float:
         """The greatest rate expected between now and `horizon_s` seconds from now, at the quantile."""
         expected = self._expected(now, horizon_s)
@@ -118,7 +130,7 @@ class Forecast:
         return least
 
     def _expected(self, now: float, horizon_s: float) -> float:
-        rise = max(0.0, self._slow - self._slower - _TREND_CHANCE * sqrt(self._rate))
+        rise = max(0.0, self._slow - self._slower - _TREND_CHANCE * sqrt(self._rate * self.dispersion))
         level = max(self._rate, self._slow + rise) if rise > 0 else self._rate
         trend = _SLOW_SHARE / (1.0 - _SLOW_SHARE) * rise / BIN_S
         ahead = level + trend * min(horizon_s, TREND_S)
@@ -149,10 +161,19 @@ class Forecast:
         self._bins += 1.0
         memory_s = min(_LONG_S, max(_FAST_S, _ROWS / self._rate if self._rate > 0 else _LONG_S))
         self._rate += max(1.0 / self._bins, 1.0 - exp(-BIN_S / memory_s)) * (rate - self._rate)
-        chance = _SURPRISE * sqrt(self._rate / (2 * _FAST_S)) + 1.0 / _FAST_S
+        self._note_chance(rate)
+        once = sqrt(self.dispersion)
+        chance = once * (_SURPRISE * sqrt(self._rate / (2 * _FAST_S)) + 1.0 / _FAST_S)
         self._silent_s = 0.0 if rate > 0 else self._silent_s + BIN_S
         if abs(self._fast - self._rate) > chance or self._rate * self._silent_s > _SILENCE_ROWS:
             self._rate, self._bins = self._fast, 2 * _FAST_S / BIN_S
+
+    def _note_chance(self, rate: float) -> None:
+        """Learn the dispersion; half of the squared difference of neighbours is the variance, whatever the trend."""
+        share = 1.0 / _DISPERSION_BINS
+        self._mean += share * (rate - self._mean)
+        self._variance += share * (0.5 * (rate - self._last) ** 2 * BIN_S**2 - self._variance)
+        self._last = rate
 
     def _judge(self, now: float) -> None:
         """Compare what was expected for now with what is, and move the margin."""

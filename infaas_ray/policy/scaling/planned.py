@@ -15,6 +15,7 @@ Rules:
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import sqrt
 
 from infaas_ray.domain import OnMiss
 from infaas_ray.policy.demand_classes import DemandClasses, Demanded
@@ -164,7 +165,7 @@ class Planned:
             else:
                 known.forget()
             demand = known.forecast.expect(now, horizon_s)
-            wanted.append(_wanted_of(known, demand, planner.head_room * known.room))
+            wanted.append(_wanted_of(known, demand, planner.head_room * known.room * sqrt(known.forecast.dispersion)))
         return wanted
 
     def _beyond_slo(self, known: Demanded) -> bool:

@@ -98,3 +98,14 @@ def test_what_surged_twice_is_expected_again() -> None:
     assert run(on_off, 480).expect(480.0, 30.0) > 150
     forgotten = run(lambda t: on_off(t) if t < 480 else 5.0, 480 + 16 * 60)
     assert forgotten.expect(480 + 16 * 60.0, 30.0) < 15
+
+
+def test_queries_of_many_rows_vary_more_and_that_is_learned() -> None:
+    alone = run(lambda _: 50.0, 900)
+    forecast, rng = Forecast(0.95, 0.0), np.random.default_rng(2)
+    for second in range(900):
+        forecast.add(32.0 * rng.poisson(3.0), second + 0.5)
+    forecast.advance(900.0)
+    assert alone.dispersion < 1.3
+    assert forecast.dispersion == pytest.approx(32, rel=0.4)
+    assert forecast.rate_qps == pytest.approx(96, rel=0.35)
