@@ -29,6 +29,7 @@ _FAST_S, _SLOW_S = 4.0, 20.0  # memory of the last seconds, and of the trend
 _ROWS, _LONG_S = 300.0, 120.0
 _SURPRISE = 3.0
 _DISPERSION_BINS = 300.0  # memory of the dispersion
+_USUAL = 10.0  # times the variance that a squared difference counts for at most
 _SILENCE_ROWS = 8.0  # that should have come in a silence: one in three thousand is as long by chance
 _SLOW_SHARE = 1.0 - exp(-BIN_S / _SLOW_S)
 _TREND_CHANCE = 2.0 * sqrt(_SLOW_SHARE / 8)  # two standard deviations of slow - slower, at a rate of 1
@@ -103,7 +104,7 @@ class Forecast:
     @property
     def dispersion(self) -> float:
         """Variance over mean of the rows in a second, at least 1, which independent rows have."""
-        return max(1.0, self._variance / (self._mean * BIN_S)) if self._mean > 0 else 1.0
+        return max(1.0, self._variance * BIN_S / self._mean) if self._mean > 0 else 1.0
 
     def expect(self, now: float, horizon_s: float) -> float:
         """The greatest rate expected between now and `horizon_s` seconds from now, at the quantile."""
@@ -169,10 +170,15 @@ class Forecast:
             self._rate, self._bins = self._fast, 2 * _FAST_S / BIN_S
 
     def _note_chance(self, rate: float) -> None:
-        """Learn the dispersion; half of the squared difference of neighbours is the variance, whatever the trend."""
+        """Learn the dispersion: half of the squared difference of neighbours is the variance, whatever the trend.
+
+        A difference far beyond what is usual is a change of demand, and counts for no more than that.
+        """
         share = 1.0 / _DISPERSION_BINS
-        self._mean += share * (rate - self._mean)
-        self._variance += share * (0.5 * (rate - self._last) ** 2 * BIN_S**2 - self._variance)
+        if self._bins > 1.0:
+            usual = _USUAL * max(self._variance, self._mean, rate)
+            self._variance += share * (min(0.5 * (rate - self._last) ** 2, usual) - self._variance)
+            self._mean += share * (rate - self._mean)
         self._last = rate
 
     def _judge(self, now: float) -> None:
