@@ -47,9 +47,10 @@ bench-variants: setup  ## generate and profile the variants of two networks, and
 bench-gpu: setup  ## the same on an NVIDIA GPU, for two networks; writes configs/profiles/
 	$(BIN)/python -m benchmarks.gpu.run
 
-test: setup  ## unit tests, runs of policies in virtual time, then integration tests on a local Ray
+test: setup  ## unit tests, property tests with many examples, runs of policies, integration tests on a local Ray
 	$(BIN)/python -m pytest tests/unit
-	$(BIN)/python -m pytest tests/runs
+	$(BIN)/python -m pytest tests/unit -m hypothesis --hypothesis-profile=thorough
+	$(BIN)/python -m pytest tests/runs --hypothesis-profile=thorough
 	$(BIN)/python -m pytest tests/integration
 
 test-clusters: setup  ## machines through Ray's real autoscaler, and `ray up` on a mock EC2: minutes on a quiet machine

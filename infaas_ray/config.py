@@ -13,9 +13,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from infaas_ray.domain import WorkerType
 from infaas_ray.errors import ConfigError, InvalidInput
-from infaas_ray.policy.autoscaler import ScalingSettings
+from infaas_ray.policy.scaling.settings import ScalingSettings
 
 _PREFIX = "INFAAS_"
+_YamlLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same in C where PyYAML was built with it
 
 
 def _absolute(path: Path) -> Path:
@@ -168,9 +169,14 @@ def read_prices(catalog: Path) -> dict[str, WorkerPrice]:
         raise ConfigError(f"{catalog}: {_in_words(error)}") from None
 
 
+def from_yaml(text: str) -> Any:
+    """What a YAML text says. Raises yaml.YAMLError."""
+    return yaml.load(text, _YamlLoader)  # noqa: S506  # both loaders are safe ones
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text())
+        content = from_yaml(path.read_text())
     except FileNotFoundError:
         raise ConfigError(f"there is no configuration file {path}") from None
     except yaml.YAMLError as error:
@@ -203,7 +209,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
         for section in sections:
             place = place.setdefault(section, {})
         try:
-            place[key] = yaml.safe_load(text)
+            place[key] = from_yaml(text)
         except yaml.YAMLError as error:
             raise ConfigError(f"the environment variable {name} is not valid YAML: {error}") from None
     return found

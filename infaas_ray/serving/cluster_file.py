@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from infaas_ray.config import Settings
+from infaas_ray.config import Settings, from_yaml
 from infaas_ray.domain import WorkerType
 from infaas_ray.errors import ConfigError
 
@@ -71,7 +71,7 @@ def limits_of(settings: Settings) -> Limits | None:
         if settings.local or not path.exists():
             return None
     try:
-        content = yaml.safe_load(path.read_text())
+        content = from_yaml(path.read_text())
         return _limits(content)
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise ConfigError(f"{path} is not a cluster file for Ray's autoscaler: {error}") from None

@@ -1,4 +1,7 @@
-"""Brings a system up and down (the Ray cluster, controller, routers on Ray Serve), and asks the one that runs."""
+"""Brings a system up and down (the Ray cluster, controller, routers on Ray Serve), and asks the one that runs.
+
+Ray Serve takes a second to import, so only what starts or ends a system imports it.
+"""
 
 import contextlib
 import secrets
@@ -9,18 +12,14 @@ from typing import Any
 
 import msgspec
 import ray
-from ray import serve
 from ray.exceptions import ActorUnavailableError, RayError
-from ray.serve.config import HTTPOptions
 
 from infaas_ray.config import Settings
 from infaas_ray.errors import NotRunning, Unavailable
 from infaas_ray.policy.plan_book import RunningPlan
 from infaas_ray.policy.routing import Catalog
-from infaas_ray.serving.controller import Controller
 from infaas_ray.serving.driver import System
 from infaas_ray.serving.head import Run, end_head, joined, only_one, read_run, start_head, url_of, write_run
-from infaas_ray.serving.router_actor import RouterActor
 from infaas_ray.serving.shares import Shares
 from infaas_ray.serving.workers import CONTROLLER, actor_options
 
@@ -87,6 +86,8 @@ def _free(host: str, port: int) -> bool:
 
 def _start_controller(settings: Settings) -> bytes:
     """Start the controller, or find the one that lives; returns the secret of the cluster."""
+    from infaas_ray.serving.controller import Controller
+
     namespace = settings.cluster.namespace
     head = ray.get_runtime_context().get_node_id()
     options = actor_options(CONTROLLER, namespace, head)
@@ -109,6 +110,11 @@ def _direct_url(namespace: str) -> str:
 
 
 def _start_routers(settings: Settings, secret: bytes) -> None:
+    from ray import serve
+    from ray.serve.config import HTTPOptions
+
+    from infaas_ray.serving.router_actor import RouterActor
+
     http = settings.http
     serve.start(http_options=HTTPOptions(host=http.host, port=http.port), logging_config={"log_level": "WARNING"})
     deployment = serve.deployment(
@@ -141,6 +147,8 @@ def down(settings: Settings, on_step: OnStep = lambda step: None) -> bool:
 
 
 def _end_actors(settings: Settings, on_step: OnStep) -> None:
+    from ray import serve
+
     namespace = settings.cluster.namespace
     controller = _controller(namespace)
     ray.get(controller.shutdown.remote(), timeout=_UP_S)

@@ -23,7 +23,7 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from infaas_ray.config import PriceSettings, Settings
+from infaas_ray.config import PriceSettings, Settings, from_yaml
 from infaas_ray.domain import (
     Accuracy,
     AccuracySource,
@@ -107,7 +107,7 @@ def load_catalogue(path: Path) -> Catalog:
     Raises ConfigError where the file is wrong, InvalidInput where one that it names is.
     """
     try:
-        content = yaml.safe_load(path.read_text())
+        content = from_yaml(path.read_text())
         file = _File.model_validate(content)
     except OSError as error:
         raise ConfigError(f"cannot read the catalogue {path}: {error}") from None

@@ -11,7 +11,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 import msgspec
-from scipy.stats import t
+from scipy.special import stdtrit
 
 from infaas_ray.simulator.fluid import FluidBound
 from infaas_ray.simulator.meter import Tally
@@ -226,7 +226,7 @@ def mean_of(values: Sequence[float]) -> Figure:
     """The mean of at least one independent run."""
     if len(values) < 2:
         return Figure(mean=values[0], half_width=None)
-    half = float(t.ppf(0.975, len(values) - 1)) * stdev(values) / sqrt(len(values))
+    half = float(stdtrit(len(values) - 1, 0.975)) * stdev(values) / sqrt(len(values))
     return Figure(mean=fmean(values), half_width=half)
 
 

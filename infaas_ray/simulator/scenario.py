@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from infaas_ray.config import from_yaml
 from infaas_ray.errors import ConfigError, InvalidInput, one_of
 from infaas_ray.policy.planner.problem import Plan, PlanProblem
 from infaas_ray.policy.planner.solve import solve
@@ -121,7 +122,7 @@ def read_scenario(path: Path) -> Scenario:
 
 def _read(path: Path) -> _File:
     try:
-        content = yaml.safe_load(path.read_text())
+        content = from_yaml(path.read_text())
     except OSError as error:
         raise ConfigError(f"cannot read the scenario {path}: {error.strerror}") from None
     except yaml.YAMLError as error:

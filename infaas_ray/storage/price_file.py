@@ -17,6 +17,7 @@ import yaml
 from infaas_ray.errors import ConfigError
 
 _KEYS = ("usd_per_hour", "source", "date")
+_YamlLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same in C where PyYAML was built with it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +56,7 @@ def with_prices(text: str, prices: Mapping[str, NewPrice]) -> str:
     for start, end, instead in sorted(_edits(text, prices), reverse=True):
         fresh = fresh[:start] + instead + fresh[end:]
     try:
-        same = yaml.safe_load(fresh) == expected
+        same = yaml.load(fresh, _YamlLoader) == expected  # noqa: S506
     except yaml.YAMLError:
         same = False
     if not same:
@@ -95,7 +96,7 @@ def _field(node: Any, name: str) -> Any:
 
 def _content(text: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _YamlLoader)  # noqa: S506  # both loaders are safe ones
     except yaml.YAMLError as error:
         raise ConfigError(f"not valid YAML: {error}") from None
 

@@ -7,15 +7,26 @@ from click.testing import CliRunner, Result
 
 from infaas_ray.cli import main
 
+COMMANDS = {name: x.load() for name, x in main.commands.items()}
+
 
 def run(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(x) for x in arguments])
 
 
 def test_every_command_takes_json_and_a_home() -> None:
-    for name, command in main.commands.items():
+    for name, command in COMMANDS.items():
         options = {x.name for x in command.params}
         assert {"as_json", "home", "config"} <= options, name
+
+
+def test_help_lists_every_command_as_it_describes_itself() -> None:
+    listed = " ".join(run("--help").output.split())
+    for name, command in COMMANDS.items():
+        summary = main.commands[name].short_help
+        assert f" {name} {summary}" in listed
+        assert command.name == name
+        assert " ".join(str(command.help).split()).startswith(str(summary).rstrip("."))
 
 
 def test_nothing_registered_says_how_to_begin(tmp_path: Path) -> None:

@@ -1,9 +1,8 @@
 from pathlib import Path
 
 import pytest
-import yaml
 
-from infaas_ray.config import load_settings
+from infaas_ray.config import from_yaml, load_settings
 from infaas_ray.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -50,7 +49,7 @@ def test_the_default_file_says_what_the_defaults_are() -> None:
 
 def test_the_default_file_names_every_setting() -> None:
     defaults = load_settings(environment={}).model_dump(exclude={"home"})
-    listed = yaml.safe_load((ROOT / "configs/default.yaml").read_text())
+    listed = from_yaml((ROOT / "configs/default.yaml").read_text())
     assert {name: set(section) for name, section in listed.items()} == {
         name: set(section) for name, section in defaults.items()
     }

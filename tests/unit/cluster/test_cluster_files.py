@@ -5,25 +5,24 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from pydantic.alias_generators import to_camel
 from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from infaas_ray.config import Settings, WorkerPrice, load_settings
+from infaas_ray.config import Settings, WorkerPrice, from_yaml, load_settings
 from infaas_ray.serving.head import _environment
 
 ROOT = Path(__file__).parents[3]
 CLUSTER = ROOT / "cluster"
 TYPES = {
     x["name"]: WorkerPrice.model_validate(x)
-    for x in yaml.safe_load((ROOT / "configs" / "catalogs" / "aws.yaml").read_text())["worker_types"]
+    for x in from_yaml((ROOT / "configs" / "catalogs" / "aws.yaml").read_text())["worker_types"]
 }
 
 
 def read(name: str) -> dict[str, Any]:
-    content: dict[str, Any] = yaml.safe_load((CLUSTER / name).read_text())
+    content: dict[str, Any] = from_yaml((CLUSTER / name).read_text())
     return content
 
 

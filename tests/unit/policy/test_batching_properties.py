@@ -2,7 +2,7 @@
 
 from math import inf
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from infaas_ray.policy.batching import Batcher, Waiting
@@ -22,7 +22,6 @@ moves = st.lists(
 )
 
 
-@settings(max_examples=120, deadline=None)
 @given(moves)
 def test_every_query_leaves_once_in_order_and_within_the_limit(moves: list[tuple[str, float, int, float]]) -> None:
     batcher, now, busy = Batcher(PROFILE, LIMIT), 0.0, False
@@ -64,7 +63,6 @@ def test_every_query_leaves_once_in_order_and_within_the_limit(moves: list[tuple
     assert left == added
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 0.01), st.floats(0.01, 0.3)), min_size=1, max_size=40))
 def test_waiting_never_makes_a_query_late(arrivals: list[tuple[float, float]]) -> None:
     """On a free replica, a batch that was made to wait starts early enough for its p99."""

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from infaas_ray.errors import InvalidInput
@@ -246,7 +246,6 @@ events = st.one_of(
 orders = st.tuples(st.sampled_from(["start", "drain", "stop", "leave"]), _ids, _workers)
 
 
-@settings(max_examples=120, deadline=None)
 @given(st.lists(events | orders, max_size=30))
 def test_any_sequence_of_facts_and_orders_keeps_the_books_in_order(
     moves: Sequence[Event | tuple[str, str, str]],

@@ -4,7 +4,7 @@ import json
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from infaas_ray.errors import InvalidInput
@@ -130,7 +130,6 @@ strategies = st.sampled_from(
 )
 
 
-@settings(max_examples=100, deadline=None)
 @given(strategies, st.lists(st.tuples(st.floats(0, 20), st.lists(events, max_size=4)), max_size=12))
 def test_any_facts_give_the_same_orders_again_also_from_the_log(
     settings: ScalingSettings, turns: list[tuple[float, list[Event]]]

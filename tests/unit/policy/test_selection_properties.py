@@ -2,7 +2,7 @@
 
 from math import inf
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from infaas_ray.domain import SLO, OnMiss
@@ -50,7 +50,6 @@ slos = st.builds(
 rows = st.integers(1, 40)
 
 
-@settings(max_examples=80, deadline=None)
 @given(worlds(), slos, rows, st.floats(0, 2))
 def test_a_dispatch_keeps_what_the_query_insists_on(
     world: tuple[SelectionIndex, dict[str, ReplicaLoad]], slo: SLO, rows: int, waited_s: float
@@ -74,7 +73,6 @@ def test_a_dispatch_keeps_what_the_query_insists_on(
         assert found.variant not in index.table.blocked
 
 
-@settings(max_examples=80, deadline=None)
 @given(worlds(), slos, rows)
 def test_a_dispatch_is_the_cheapest_that_could_meet_the_slo(
     world: tuple[SelectionIndex, dict[str, ReplicaLoad]], slo: SLO, rows: int
@@ -98,7 +96,6 @@ def test_a_dispatch_is_the_cheapest_that_could_meet_the_slo(
         assert slo.on_miss is not OnMiss.REJECT
 
 
-@settings(max_examples=80, deadline=None)
 @given(worlds(), slos, rows, st.floats(0, 2))
 def test_the_explanation_agrees_with_the_choice(
     world: tuple[SelectionIndex, dict[str, ReplicaLoad]], slo: SLO, rows: int, waited_s: float
@@ -119,7 +116,6 @@ def test_the_explanation_agrees_with_the_choice(
         assert all(x.why != "could answer" for x in verdicts)
 
 
-@settings(max_examples=80, deadline=None)
 @given(worlds(), slos, rows)
 def test_a_permanent_refusal_can_be_healed_by_its_nearest_slo_and_another_cannot_be_permanent(
     world: tuple[SelectionIndex, dict[str, ReplicaLoad]], slo: SLO, rows: int
@@ -143,7 +139,6 @@ def test_a_permanent_refusal_can_be_healed_by_its_nearest_slo_and_another_cannot
     assert not (isinstance(again, Reject) and again.permanent)
 
 
-@settings(max_examples=100, deadline=None)
 @given(worlds(), rows, st.integers(0, 1000), st.integers(0, 1000), st.floats(0.5, 5))
 def test_more_work_ahead_is_never_faster(
     world: tuple[SelectionIndex, dict[str, ReplicaLoad]], rows: int, less: int, more: int, slowdown: float

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from infaas_ray.errors import InvalidInput
@@ -120,7 +120,6 @@ SHAPES: dict[str, Callable[[float], Rates]] = {
     seed=st.integers(0, 2**32),
     process=st.sampled_from([Poisson(), Gamma(variation=3.0), Even()]),
 )
-@settings(max_examples=60, deadline=None)
 def test_arrivals_ascend_within_the_duration_and_a_seed_repeats_them(
     shape: str, duration_s: float, seed: int, process: Process
 ) -> None:

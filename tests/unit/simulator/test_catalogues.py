@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from benchmarks.catalogs.derive import as_csv, derive, figures_file
-from infaas_ray.config import load_settings
+from infaas_ray.config import from_yaml, load_settings
 from infaas_ray.domain import HardwareKind
 from infaas_ray.errors import ConfigError, InvalidInput
 from infaas_ray.policy.placement import needs_of
@@ -93,7 +93,7 @@ def test_a_gpu_is_faster_and_a_processor_cheaper_to_keep(paper: Catalog) -> None
 
 
 def test_every_row_says_where_it_is_from_and_every_source_is_used(paper: Catalog) -> None:
-    sources = yaml.safe_load((CATALOGS / "infaas-2021.yaml").read_text())["sources"]
+    sources = from_yaml((CATALOGS / "infaas-2021.yaml").read_text())["sources"]
     used = set()
     for offer in paper.offers.values():
         versions = offer.profile.versions
@@ -142,7 +142,7 @@ def test_own_profiles_on_machines_of_2026() -> None:
 
 @pytest.mark.parametrize("name", ["aws.yaml", "aws-2026.yaml", "infaas-2021-prices.yaml"])
 def test_every_price_has_a_source_and_a_date(name: str) -> None:
-    rows = yaml.safe_load((CATALOGS / name).read_text())["worker_types"]
+    rows = from_yaml((CATALOGS / name).read_text())["worker_types"]
     assert all(x["source"] and x["date"] for x in rows)
     types = load_settings(flags={"prices": {"catalog": str(CATALOGS / name)}}, environment={}).worker_types()
     assert len(types) == len(rows)

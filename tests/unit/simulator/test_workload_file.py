@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 
+from infaas_ray.config import from_yaml
 from infaas_ray.domain import SLO, HardwareKind, OnMiss
 from infaas_ray.errors import ConfigError
 from infaas_ray.simulator.arrivals import Gamma
@@ -151,7 +151,7 @@ def timm_tables(folder: Path) -> None:
     (folder / "results-imagenet.csv").write_text(
         "model,img_size,top1\n" + "".join(f"net{i},224,{100 * top1}\n" for i, (top1, _) in enumerate(sizes))
     )
-    named = yaml.safe_load((ROOT / "configs/catalogs/timm-2026.yaml").read_text())["timm"]["tables"]
+    named = from_yaml((ROOT / "configs/catalogs/timm-2026.yaml").read_text())["timm"]["tables"]
     for table in named:
         (folder / Path(table["file"]).name).write_text(
             "model,infer_img_size,infer_samples_per_sec,infer_batch_size,param_count,infer_macts\n"
@@ -163,7 +163,7 @@ def timm_tables(folder: Path) -> None:
 def test_the_scenarios_can_be_read_and_each_of_their_queries_can_be_met(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    content = yaml.safe_load(path.read_text())
+    content = from_yaml(path.read_text())
     (tmp_path / "counts").write_text("3\n" * 86_400)
     monkeypatch.setenv("TRACE", str(tmp_path / "counts"))
     timm_tables(tmp_path)

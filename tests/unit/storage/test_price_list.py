@@ -8,11 +8,10 @@ from botocore.exceptions import (
     PartialCredentialsError,
     TokenRetrievalError,
 )
-from moto import mock_aws
 
 from infaas_ray.errors import ConfigError, InvalidInput, Unavailable
 from infaas_ray.storage.price_list import AwsPrices, aws_prices
-from tests.unit.aws import Aws, client, product, spot_entry
+from tests.unit.aws import Aws, product, spot_entry
 
 
 class TestOnDemand:
@@ -81,15 +80,6 @@ class TestSpot:
         for _ in range(2):
             with pytest.raises(InvalidInput, match=r"no spot price of 'm5.2xlrage'"):
                 aws.prices.spot("m5.2xlrage")
-
-    def test_against_motos_spot_market(self) -> None:
-        with mock_aws():
-            prices = AwsPrices(None, client("ec2"), "us-east-1")
-            found = prices.spot("m5.2xlarge")
-            with pytest.raises(InvalidInput, match=r"no spot price of 'm5.nano'"):
-                prices.spot("m5.nano")
-        assert found.usd_per_hour == 0.00001  # moto's own, in every zone
-        assert "zones, us-east-1" in found.source
 
 
 def test_each_is_asked_once_and_all_unknown_ones_are_named() -> None:

@@ -1,7 +1,7 @@
 """The latency fit: exact on a line, honest about its error elsewhere."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from infaas_ray.domain import Accuracy, BatchLatency, Hardware, HardwareKind, LatencyFit, Profile
@@ -25,7 +25,6 @@ def profile(medians: dict[int, float], fit: LatencyFit | None) -> Profile:
     )
 
 
-@settings(deadline=None)  # the first least squares of a process loads its library
 @given(fixed=st.floats(1e-5, 1), per_row=st.floats(1e-6, 1))
 def test_a_line_is_found_and_predicts_sizes_it_has_not_seen(fixed: float, per_row: float) -> None:
     medians = {b: fixed + per_row * b for b in (1, 2, 4, 8, 16)}
@@ -50,7 +49,6 @@ def test_two_sizes_are_too_few() -> None:
     assert profile({1: 1.0, 2: 2.0}, None).median_s(4) == 4.0
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(1e-6, 10), min_size=3, max_size=8))
 def test_predictions_are_positive_and_never_below_the_last_measured_beyond_it(values: list[float]) -> None:
     medians = {1 << i: x for i, x in enumerate(values)}

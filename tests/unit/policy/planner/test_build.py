@@ -5,22 +5,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import Phase, given, settings
-from hypothesis import strategies as st
 
 from infaas_ray.domain import OnMiss, WorkerType
-from infaas_ray.policy.fleet import Fleet
-from infaas_ray.policy.messages import CatalogChanged
-from infaas_ray.policy.planner.build import Builder, Known, Wanted
 from infaas_ray.policy.planner.problem import PlanProblem
 from infaas_ray.policy.planner.solve import solve
 from infaas_ray.policy.routing import Offer
 from infaas_ray.policy.scaling.settings import PlannerSettings
-from tests.unit.policy.builders import USE_CASE, catalog, offer, worker_type
-from tests.unit.policy.planner.problems import cheapest, check
-
-SMALL = offer("small", usd=0.001, accuracy=0.7)
-LARGE = offer("large", usd=0.002, accuracy=0.9)
+from tests.unit.policy.builders import offer, worker_type
+from tests.unit.policy.planner.demands import BULK, LARGE, QUICK, SMALL, problem_of, wanted
 
 
 def problem(
@@ -28,23 +20,6 @@ def problem(
 ) -> PlanProblem:
     settings = PlannerSettings(spot_factor=spot_factor)
     return problem_of(types, [wanted(**asked)], settings, offers)
-
-
-def wanted(**asked: Any) -> Wanted:
-    default = {"latency_s": None, "min_accuracy": None, "max_usd_per_1k": None, "demand_qps": 50.0, "z": 2.0}
-    return Wanted(target=USE_CASE, **(default | asked))
-
-
-def problem_of(
-    types: Sequence[WorkerType],
-    asked: Sequence[Wanted],
-    settings: PlannerSettings = PlannerSettings(),  # noqa: B008  # frozen
-    offers: Sequence[Offer] = (SMALL, LARGE),
-) -> PlanProblem:
-    fleet = Fleet(4.0)
-    fleet.apply(CatalogChanged(catalog=catalog(*offers, types=types)), 0.0)
-    known = Known(fleet.catalog, fleet.targets)
-    return Builder(fleet, known, settings, {}, 0.0).build(asked)
 
 
 def names(made: PlanProblem) -> list[str]:
@@ -71,8 +46,6 @@ def test_a_spot_machine_costs_what_it_costs_but_its_risk_counts(spot_factor: flo
     assert plan.bound_usd_per_hour <= plan.objective_usd_per_hour + 1e-9
 
 
-QUICK = offer("quick", usd=0.0005, accuracy=0.7, rate_qps=2000, p99_ms=[(1, 1.0), (8, 8.0)])
-BULK = offer("bulk", usd=0.003, accuracy=0.95, p99_ms=[(1, 60.0), (64, 70.0)], rate_qps=1800, batch_limit=64)
 SLOW = offer("slow", usd=0.003, accuracy=0.95, p99_ms=[(1, 400.0), (8, 1600.0)], rate_qps=10)
 
 
@@ -143,36 +116,3 @@ class TestOnMiss:
         (asked,) = made.classes
         wear = max(SMALL.usd_per_1k, LARGE.usd_per_1k)
         assert all(x.penalty_usd_per_1k <= asked.refusal_usd_per_1k + wear for x in asked.options)
-
-
-_asked = st.builds(
-    wanted,
-    latency_s=st.sampled_from([None, 0.055, 0.2]),
-    min_accuracy=st.sampled_from([0.8, 0.8, 0.97]),
-    demand_qps=st.sampled_from([5.0, 1400.0, 1800.0]),
-    on_miss=st.sampled_from([OnMiss.DEGRADE, OnMiss.LATE, OnMiss.REJECT]),
-)
-
-
-@settings(max_examples=15, deadline=None, phases=(Phase.explicit, Phase.generate), derandomize=True)
-@given(st.lists(_asked, min_size=1, max_size=2, unique_by=lambda x: x.name), st.integers(1, 2))
-def test_plans_with_misses_cost_what_the_best_of_all_costs_and_never_more_than_without(
-    asked: list[Wanted], most: int
-) -> None:
-    types, offers = [worker_type(cpu=2.0, most=most)], (QUICK, LARGE, BULK)
-    made = problem_of(types, asked, offers=offers)
-    if not made.classes:
-        return
-    plan = solve(made, gap=1e-6, keep_gap=0.0)
-    check(made, plan)
-    in_sum, one_by_one = cheapest(made, 3)
-    counts = [n for places in plan.replicas.values() for n in places.values()]
-    if max(counts, default=0) <= 3:
-        assert plan.objective_usd_per_hour >= one_by_one * (1 - 1e-6) - 1e-4
-        if one_by_one - in_sum < 1e-6:
-            assert plan.objective_usd_per_hour <= one_by_one * (1 + 1e-5) + 1e-3
-    assert not {x.name for x in asked if x.on_miss is OnMiss.REJECT} & set(plan.beyond_slo_qps)
-    rejecting = problem_of(types, [replace(x, on_miss=OnMiss.REJECT) for x in asked], offers=offers)
-    if len(rejecting.classes) == len(asked):  # else they are priced by other variants
-        without = solve(rejecting, gap=1e-6, keep_gap=0.0)
-        assert plan.objective_usd_per_hour <= without.objective_usd_per_hour + 1e-3
