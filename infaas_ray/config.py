@@ -149,6 +149,16 @@ class Settings(_Section):
         """Where a running local system is described."""
         return self.home / "run.json"
 
+    def this_machine(self) -> WorkerType:
+        """A machine like this one, priced by its processors."""
+        cores = self.cluster.cpus or os.cpu_count() or 1
+        return WorkerType(
+            name="this-machine",
+            resources={"CPU": cores},
+            memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+            usd_per_hour=cores * self.prices.usd_per_cpu_hour,
+        )
+
     def worker_types(self) -> dict[str, WorkerType]:
         """The price catalogue by worker type. Raises ConfigError where the file is wrong."""
         if self.prices.catalog is None:

@@ -1,7 +1,6 @@
 """`infaas register`, `variants`, `profile`, `list`: what there is to choose from."""
 
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -167,16 +166,7 @@ def variants(settings: Settings, as_json: bool, target: str, every: bool) -> Non
 
 def worker_types(settings: Settings) -> list[WorkerType]:
     """Those of the price catalogue; without one, a machine like this."""
-    named = list(settings.worker_types().values())
-    cores = os.cpu_count() or 1
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    here = WorkerType(
-        name="this-machine",
-        resources={"CPU": cores},
-        memory_bytes=memory,
-        usd_per_hour=cores * settings.prices.usd_per_cpu_hour,
-    )
-    return named or [here]
+    return list(settings.worker_types().values()) or [settings.this_machine()]
 
 
 def _show_variants(target: str, rows: list[dict[str, Any]], hidden: int) -> None:

@@ -2,10 +2,12 @@
 
 A catalogue file is YAML; paths in it are relative to it, and may name environment variables (`$TIMM/results.csv`):
 
-- `prices`: a price list, as the settings' `prices.catalog` takes; its worker types are those that can be had.
+- `prices`: a price list, as the settings' `prices.catalog` takes; its worker types are those that can be had. Without
+  it there is one machine like this one, `this-machine`, priced by its processors.
 - `published`: a CSV file of figures (one variant a row), with `use_cases` (their tensors and architectures) and
   `sources` (what the ids in the file's source columns mean). Every row names its sources, or the file is refused.
-- `profiles`: files of `infaas profile --export`, each with the worker types on which they hold.
+- `profiles`: each a `file` of `infaas profile --export`, or the `home` folder of a system, whose registered variants
+  are then read as they are; with the worker types on which they hold.
 - `timm`: result tables of timm, each with the worker types that it stands for.
 
 A variant costs what it costs on the cheapest of its worker types that can run it. `speed` says how much faster a worker
@@ -17,11 +19,13 @@ import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from infaas_ray.config import PriceSettings, Settings, from_yaml
 from infaas_ray.domain import (
@@ -40,7 +44,8 @@ from infaas_ray.domain import (
 from infaas_ray.errors import ConfigError, InvalidInput, one_of
 from infaas_ray.policy.placement import RESOURCE_OF
 from infaas_ray.policy.routing import Catalog, Offer
-from infaas_ray.variants.profile_file import read_profiles
+from infaas_ray.storage.metadata import Metadata
+from infaas_ray.variants.profile_file import ProfileFile, profiles_of, read_profiles
 from infaas_ray.variants.timm_tables import Machine, timm_catalog
 
 _NO_ARTIFACT = "0" * 64
@@ -69,10 +74,17 @@ class _UseCase(_Section):
 
 
 class _Profiles(_Section):
-    file: Path
+    file: Path | None = None
+    home: Path | None = None
     worker_types: tuple[str, ...]
     speed: float = Field(default=1.0, gt=0)
     all: bool = Field(default=False, description="those too that were not offered where they were measured")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.file is None) == (self.home is None):
+            raise ValueError("give either `file` or `home`")
+        return self
 
 
 class _Table(_Section):
@@ -92,7 +104,7 @@ class _Timm(_Section):
 
 
 class _File(_Section):
-    prices: Path
+    prices: Path | None = None
     published: Path | None = None
     use_cases: tuple[_UseCase, ...] = ()
     sources: Mapping[str, str] = {}
@@ -117,13 +129,20 @@ def load_catalogue(path: Path) -> Catalog:
         problems = "; ".join(f"{'.'.join(map(str, x['loc'])) or 'the file'}: {x['msg']}" for x in error.errors())
         raise ConfigError(f"{path}: {problems}") from None
     folder = path.parent
-    prices = Settings(prices=PriceSettings(catalog=_place(folder, file.prices))).worker_types()
+    prices = _worker_types(file.prices, folder)
     architectures: dict[str, Architecture] = {}
     measured: list[Measured] = []
     for part in _parts(file, folder, prices):
         architectures |= part[0]
         measured += part[1]
     return priced(architectures, measured, prices)
+
+
+def _worker_types(prices: Path | None, folder: Path) -> dict[str, WorkerType]:
+    if prices is not None:
+        return Settings(prices=PriceSettings(catalog=_place(folder, prices))).worker_types()
+    here = Settings().this_machine()
+    return {here.name: replace(here, min_workers=1, max_workers=1)}
 
 
 def _parts(
@@ -133,7 +152,7 @@ def _parts(
         known = _architectures(file.use_cases)
         yield known, list(_published(_place(folder, file.published), known, file.sources))
     for source in file.profiles:
-        yield _own(_place(folder, source.file), source)
+        yield _own(source, folder)
     if file.timm is not None:
         yield _timm(file.timm, folder, prices)
 
@@ -277,13 +296,23 @@ def _profile(variant: Variant, row: Mapping[str, str], machine: str) -> Profile:
 # ---- our own profiles, and timm's tables -------------------------------------------------------------------------
 
 
-def _own(path: Path, source: _Profiles) -> tuple[dict[str, Architecture], list[Measured]]:
-    found = read_profiles(path)
+def _own(source: _Profiles, folder: Path) -> tuple[dict[str, Architecture], list[Measured]]:
+    found = read_profiles(_place(folder, source.file)) if source.file is not None else _registered(source, folder)
     return {x.name: x for x in found.architectures}, [
         (x.variant, at_speed(x.profile, source.speed), source.worker_types)
         for x in found.variants
         if x.offered or source.all
     ]
+
+
+def _registered(source: _Profiles, folder: Path) -> ProfileFile:
+    """What is registered in a home folder, as if exported."""
+    assert source.home is not None
+    home = _place(folder, source.home)
+    if not home.is_dir():
+        raise InvalidInput(f"there is no home folder {home}")
+    with closing(Metadata(Settings(home=home).metadata_url)) as metadata:
+        return profiles_of(metadata)
 
 
 def _timm(

@@ -14,7 +14,9 @@ class WorldSettings:
 
     - `workers`: machines that are there at the beginning, by worker type; where a type is not named, its least number.
     - `routers`: arrivals take turns among them.
-    - `way_s`: mean time of a query to its replica and back, outside queue and compute.
+    - `way_s`: mean time of a query to its replica and back, outside queue and compute, on a quiet machine.
+    - `way_cpu_s`: the part of it in which a processor of the replica's machine computes: the work of routers, and of
+      those who ask where they are on the same machine. Neighbours slow it down, and it slows them.
     - `control_delay_s`: from a fact to the controller's turn, and from an order to who performs it.
     - `table_delay_s`: from a new routing table to the routers.
     - `start_overhead_s`: what the start of a replica takes beyond the profiled load: the making of its process.
@@ -34,6 +36,7 @@ class WorldSettings:
     workers: Mapping[str, int] = field(default_factory=dict)
     routers: int = 1
     way_s: float = 0.0005
+    way_cpu_s: float = 0.0
     control_delay_s: float = 0.002
     table_delay_s: float = 0.005
     start_overhead_s: float = 0.8
@@ -62,6 +65,8 @@ class WorldSettings:
             elif not isfinite(value) or value < (1 if name == "routers" else 0):
                 least = 1 if name == "routers" else 0
                 raise ConfigError(f"world.{name} must be a number of at least {least}, not {value!r}")
+        if self.way_cpu_s > self.way_s:
+            raise ConfigError(f"world.way_cpu_s is a part of way_s, at most {self.way_s:g}, not {self.way_cpu_s!r}")
         for name in ("start_failures", "launch_failures"):
             if getattr(self, name) > 1:
                 raise ConfigError(f"world.{name} is a share, at most 1, not {getattr(self, name)!r}")

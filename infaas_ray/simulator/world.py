@@ -192,11 +192,19 @@ class World:
     # ---- the way of a query
 
     def _send(self, flight: Flight) -> None:
+        replica = self._replicas.get(flight.replica)
+        if replica is not None and self._settings.way_cpu_s > 0:
+            cpu = self.provider.machines[replica.worker].cpu
+            cpu.start(self._settings.way_cpu_s, 1.0, self._routed, flight)
+        else:
+            self._routed(flight)
+
+    def _routed(self, flight: Flight) -> None:
         self._on_the_way(self._deliver, flight)
 
     def _on_the_way(self, act: Callable[[Any], None], subject: object) -> None:
-        """One way takes half the mean for certain, the other half is exponential."""
-        way_s = self._settings.way_s
+        """One way takes half the mean for certain, the other half is exponential; computing is not in it."""
+        way_s = self._settings.way_s - self._settings.way_cpu_s
         if way_s > 0:
             self.engine.after(way_s * 0.25 * (1.0 + next(self._ways)), act, subject)
         else:

@@ -46,6 +46,13 @@ class Imported:
 
 def export_profiles(metadata: Metadata, path: Path, architectures: Collection[str] = ()) -> int:
     """Write all variants, or those of the named architectures; how many. InvalidInput for a name that is unknown."""
+    found = profiles_of(metadata, architectures)
+    write_profiles(path, found.architectures, found.variants)
+    return len(found.variants)
+
+
+def profiles_of(metadata: Metadata, architectures: Collection[str] = ()) -> ProfileFile:
+    """The content that a file of these would have; InvalidInput for a name that is unknown."""
     known = metadata.architectures()
     for name in architectures:
         if name not in known:
@@ -57,8 +64,7 @@ def export_profiles(metadata: Metadata, path: Path, architectures: Collection[st
         for architecture in chosen
         for variant, profile in metadata.variants(architecture.name)
     ]
-    write_profiles(path, chosen, entries)
-    return len(entries)
+    return ProfileFile(architectures=chosen, variants=entries)
 
 
 def write_profiles(path: Path, architectures: list[Architecture], entries: list[Entry]) -> None:

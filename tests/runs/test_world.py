@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infaas_ray.domain import SLO, HardwareKind, OnMiss
-from infaas_ray.errors import InvalidInput, UnknownTarget
+from infaas_ray.errors import ConfigError, InvalidInput, UnknownTarget
 from infaas_ray.policy.autoscaler import ScalingSettings
 from infaas_ray.policy.messages import (
     PlanMade,
@@ -77,6 +77,24 @@ def test_interference_by_hand() -> None:
     recorder = Recorder(made)
     made.run()
     assert recorder.found == [(10.0, 10.15), (10.05, 10.2)]
+
+
+def test_the_work_of_the_way_slows_batches_and_is_slowed_by_them() -> None:
+    # On one processor a way of 20 ms, then 100 ms of computing. The second way and the first batch share from 10.04 to
+    # 10.08, so the batch is done 20 ms late.
+    made = world(
+        offer("net", **STEADY),
+        workload=Given((QueryKind("net", SLO()),), [(10.0, 0), (10.04, 0)]),
+        types=[worker_type(resources={"CPU": 1.0}, max_workers=1)],
+        scaling=PIN,
+        settings=dataclasses.replace(CALM, way_s=0.02, way_cpu_s=0.02),
+        duration_s=20.0,
+    )
+    recorder = Recorder(made)
+    made.run()
+    assert recorder.found == [(10.0, 10.14), (10.04, 10.24)]
+    with pytest.raises(ConfigError, match="a part of way_s"):
+        dataclasses.replace(CALM, way_cpu_s=0.02)
 
 
 def test_neighbours_on_one_gpu_slow_each_other_and_those_on_two_do_not() -> None:
@@ -187,9 +205,9 @@ def test_wrong_runs_are_refused() -> None:
 # ---- properties ---------------------------------------------------------------------------------------------------
 
 TROUBLE = st.builds(
-    WorldSettings,
+    lambda way, **more: WorldSettings(way_s=way[0], way_cpu_s=way[1], **more),
+    way=st.sampled_from([(0.0, 0.0), (0.002, 0.0), (0.002, 0.001)]),
     routers=st.sampled_from([1, 3]),
-    way_s=st.sampled_from([0.0, 0.002]),
     start_failures=st.sampled_from([0.0, 0.3]),
     launch_failures=st.sampled_from([0.0, 0.5]),
     replica_crashes_per_hour=st.sampled_from([0.0, 500.0]),

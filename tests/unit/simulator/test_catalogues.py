@@ -7,14 +7,15 @@ import pytest
 import yaml
 
 from benchmarks.catalogs.derive import as_csv, derive, figures_file
-from infaas_ray.config import from_yaml, load_settings
+from infaas_ray.config import Settings, from_yaml, load_settings
 from infaas_ray.domain import HardwareKind
 from infaas_ray.errors import ConfigError, InvalidInput
 from infaas_ray.policy.placement import needs_of
 from infaas_ray.policy.routing import Catalog, Offer
 from infaas_ray.simulator.catalogues import at_speed, load_catalogue
+from infaas_ray.storage.metadata import Metadata
 
-from .builders import SPOT, catalog, measured
+from .builders import SPOT, architecture, catalog, measured
 
 ROOT = Path(__file__).parents[3]
 CATALOGS = ROOT / "configs/catalogs"
@@ -268,6 +269,37 @@ def test_wrong_rows_are_refused(tmp_path: Path, row: str, header: str, says: str
     with pytest.raises(InvalidInput) as found:
         load_catalogue(published(tmp_path, row, header))
     assert says in str(found.value)
+
+
+def test_what_is_registered_in_a_home_folder_is_read_as_it_is_offered_there(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    metadata = Metadata(Settings(home=home).metadata_url)
+    for name, offered in (("net", True), ("other", False)):
+        variant, profile, _ = measured(name)
+        metadata.add_architecture(architecture(name))
+        metadata.put_variant(variant, profile, offered=offered)
+    metadata.close()
+    file = tmp_path / "catalogue.yaml"
+    file.write_text(yaml.safe_dump({"profiles": [{"home": "home", "worker_types": ["this-machine"]}]}))
+    found = load_catalogue(file)
+    here = found.worker_types["this-machine"]
+    assert (here.min_workers, here.max_workers) == (1, 1)
+    (offer,) = found.offers.values()
+    assert offer.variant == measured("net")[0]
+    assert offer.usd_per_1k == here.usd_per_1k(offer.variant, offer.profile)
+
+
+@pytest.mark.parametrize("source", [{}, {"file": "a", "home": "b"}])
+def test_profiles_are_from_a_file_or_a_home_folder(tmp_path: Path, source: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match="either `file` or `home`"):
+        load_catalogue(catalogue(tmp_path, profiles=[{**source, "worker_types": ["cpu"]}]))
+
+
+def test_a_home_folder_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="no home folder"):
+        load_catalogue(catalogue(tmp_path, profiles=[{"home": "nowhere", "worker_types": ["cpu"]}]))
+    assert not (tmp_path / "nowhere").exists()
 
 
 def test_wrong_files_are_refused(tmp_path: Path) -> None:
