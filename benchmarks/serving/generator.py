@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
@@ -49,9 +50,9 @@ class Generator:
         self._process.stdout.close()
 
 
-def http_request(host: str, path: str, body: bytes, headers: dict[str, str] | None = None) -> bytes:
-    """A whole POST request."""
-    lines = [f"POST {path} HTTP/1.1", f"Host: {host}", "Content-Type: application/json", "Accept: application/json"]
-    lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+def http_request(host: str, path: str, body: bytes, headers: Mapping[str, str] | None = None) -> bytes:
+    """A whole POST request; JSON unless the headers say otherwise."""
+    all_headers = {"Content-Type": "application/json", "Accept": "application/json", **(headers or {})}
+    lines = [f"POST {path} HTTP/1.1", f"Host: {host}", *(f"{name}: {value}" for name, value in all_headers.items())]
     lines += [f"Content-Length: {len(body)}", "", ""]
     return "\r\n".join(lines).encode("latin-1") + body

@@ -2,7 +2,7 @@
 
 `python -m benchmarks.serving.load` reads one `Job` a line (JSON) and writes one `Outcome` a line, until its input
 ends. Requests are whole byte strings made beforehand; an answer is looked at only as far as its status, its length
-and the header that says whether the SLO was met.
+and the headers that say whether the SLO was met and which variant answered.
 
 Rules. Closed loop: each connection asks again as soon as it has its answer. Open loop: arrivals are Poisson, drawn
 before the run; latency counts from the moment a request should have left, whether or not a connection was free then
@@ -23,6 +23,7 @@ from benchmarks.measure import percentile
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _ON_TIME = re.compile(rb"\r\nx-slo-met: *true", re.IGNORECASE)
+_VARIANT = re.compile(rb"\r\nx-variant: *([^\r]+)", re.IGNORECASE)
 _REFUSED = (422, 429, 503)
 _DRAIN_S = 5.0
 _SAMPLES = 8
@@ -33,7 +34,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One measurement. `rate` 0: closed loop, else the mean arrivals per second of an open one.
 
     `requests` are asked in turn (closed) or at random (open). `bounds_s`, where given, has the latency bound of each
-    of them; what comes later than that is late. The first `warm_s` seconds do not count.
+    of them; what comes later than that is late. `classes`, where given, has the class of each of them, for whoever
+    wants counts by class. The first `warm_s` seconds do not count.
     """
 
     host: str
@@ -44,6 +46,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     warm_s: float = 0.3
     rate: float = 0.0
     bounds_s: list[float] = []
+    classes: list[str] = []
     seed: int = 1
 
 
@@ -56,13 +59,24 @@ class Times(msgspec.Struct, frozen=True, kw_only=True):
     most_ms: float = 0.0
 
 
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """The same counts for one class, and its answers on time by variant, where the server names the variant."""
+
+    offered: int
+    on_time: int
+    late: int
+    refused: int
+    failed: int
+    variants: dict[str, int]
+
+
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a job's requests after its warm-up, which took `seconds`.
 
     `offered` = `on_time` + `late` + `refused` + `failed`; `late` counts answers after their bound; `failed` counts
     other statuses, broken connections and what was never answered. `false_on_time` counts answers that the server
     called on time although they came after their bound. `lateness` is how long after their time requests left this
-    process (open loop).
+    process (open loop). `parts` holds the counts of each class.
     """
 
     seconds: float
@@ -77,6 +91,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     refusals: Times
     lateness: Times
     bodies: list[bytes]
+    parts: dict[str, Part] = {}
 
     @property
     def rate(self) -> float:
@@ -105,10 +120,13 @@ def times(seconds: list[float]) -> Times:
 class Tally:
     """Counts answers; `begin` and `end` bound the moments of asking (open) or answering (closed) that count."""
 
-    def __init__(self, bounds_s: list[float], begin: float, end: float) -> None:
+    def __init__(self, job: Job, begin: float, end: float) -> None:
         self.begin = begin
         self.end = end
-        self._bounds_s = bounds_s
+        self._bounds_s = job.bounds_s
+        self._classes = job.classes
+        self._by_class: Counter[tuple[str, str]] = Counter()  # class, and what became of it
+        self._by_variant: Counter[tuple[str, str]] = Counter()  # class and variant of answers on time
         self._answers: list[float] = []
         self._refusals: list[float] = []
         self.lateness: list[float] = []
@@ -116,19 +134,27 @@ class Tally:
         self._statuses: Counter[int] = Counter()
         self.bodies: deque[bytes] = deque(maxlen=_SAMPLES)
 
-    def add(self, kind: int, status: int, latency_s: float, called_on_time: bool) -> None:
-        """One answer, or status 0 for a request that will never have one."""
+    def add(self, kind: int, status: int, latency_s: float, head: bytes = b"") -> None:
+        """One answer with its head, or status 0 for a request that will never have one."""
         self._statuses[status] += 1
         if status == 200:
             self._answers.append(latency_s)
             late = bool(self._bounds_s) and latency_s > self._bounds_s[kind]
-            self._counts["late" if late else "on_time"] += 1
-            self._counts["false_on_time"] += late and called_on_time
+            fate = "late" if late else "on_time"
+            self._counts["false_on_time"] += late and _ON_TIME.search(head) is not None
         elif status in _REFUSED:
             self._refusals.append(latency_s)
-            self._counts["refused"] += 1
+            fate = "refused"
         else:
-            self._counts["failed"] += 1
+            fate = "failed"
+        self._counts[fate] += 1
+        if self._classes:
+            self._note_class(self._classes[kind], fate, head)
+
+    def _note_class(self, name: str, fate: str, head: bytes) -> None:
+        self._by_class[name, fate] += 1
+        if fate == "on_time" and (variant := _VARIANT.search(head)) is not None:
+            self._by_variant[name, variant[1].decode()] += 1
 
     def outcome(self) -> Outcome:
         """Everything counted."""
@@ -141,7 +167,13 @@ class Tally:
             refusals=times(self._refusals),
             lateness=times(self.lateness),
             bodies=list(self.bodies),
+            parts={name: self._part(name) for name in dict.fromkeys(self._classes)},
         )
+
+    def _part(self, name: str) -> Part:
+        counts = {x: self._by_class[name, x] for x in ("on_time", "late", "refused", "failed")}
+        variants = {variant: count for (of, variant), count in self._by_variant.items() if of == name}
+        return Part(offered=sum(counts.values()), **counts, variants=variants)
 
 
 class Caller(asyncio.Protocol):
@@ -204,7 +236,7 @@ class Run:
         self._broken = 0
         self._reason = ""
         self._tasks: set[asyncio.Task[None]] = set()
-        self._tally = Tally(job.bounds_s, 0.0, 0.0)
+        self._tally = Tally(job, 0.0, 0.0)
         self._arrivals: list[float] = []
         self._kinds: list[int] = []
         self._next = 0
@@ -215,7 +247,7 @@ class Run:
         for _ in range(job.connections):
             await self._connect()
         begin = perf_counter()
-        self._tally = Tally(job.bounds_s, begin + job.warm_s, begin + job.warm_s + job.seconds)
+        self._tally = Tally(job, begin + job.warm_s, begin + job.warm_s + job.seconds)
         if job.rate:
             self._plan(begin)
             self._due()
@@ -257,8 +289,7 @@ class Run:
         tally = self._tally
         moment = caller.since if self.job.rate else now
         if tally.begin <= moment < tally.end:
-            called = bool(self.job.bounds_s) and _ON_TIME.search(data, 0, head + 2) is not None
-            tally.add(caller.kind, status, now - caller.since, called)
+            tally.add(caller.kind, status, now - caller.since, data[: head + 2])
             if status == 200 and len(tally.bodies) < _SAMPLES:
                 tally.bodies.append(data[head + 4 :])
         if self.job.rate:
@@ -272,7 +303,7 @@ class Run:
         if self._over:
             return
         if caller.busy:
-            self._tally.add(caller.kind, 0, 0.0, False)
+            self._tally.add(caller.kind, 0, 0.0)
             caller.busy = False
         elif caller in self._free:
             self._free.remove(caller)
@@ -340,7 +371,7 @@ class Run:
         left = [(x.kind, x.since) for x in self._callers if x.busy] + list(self._waiting)
         for kind, since in left if self.job.rate else ():
             if self._tally.begin <= since < self._tally.end:
-                self._tally.add(kind, 0, 0.0, False)
+                self._tally.add(kind, 0, 0.0)
 
 
 def main() -> None:

@@ -37,7 +37,10 @@ Row = Mapping[str, Array]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Door:
-    """Where a server is asked, and how: `encode` makes the body for a row (batch dimension 1), `decode` reads one."""
+    """Where a server is asked, and how: `encode` makes the body for a row (batch dimension 1), `decode` reads one.
+
+    `pid` is the process that started all others of the server, 0 where nobody said.
+    """
 
     name: str
     host: str
@@ -45,6 +48,7 @@ class Door:
     path: str
     encode: Callable[[Row], bytes]
     decode: Callable[[bytes], Any]
+    pid: int = 0
 
     def requests(self, workload: Workload) -> list[bytes]:
         """Whole requests, one for each row of the workload."""
@@ -159,7 +163,7 @@ def _mlserver_command(folder: Path, port: int, workload: Workload) -> list[str]:
     return ["-m", "mlserver.cli.main", "start", str(folder)]
 
 
-def _haproxy(folder: Path) -> dict[str, str]:
+def haproxy(folder: Path) -> dict[str, str]:
     """Ray Serve's HAProxy and throughput modes, with every file and port of their own."""
     prefix = "RAY_SERVE_HAPROXY_"
     return {
@@ -194,7 +198,7 @@ PEERS = {
         path=lambda workload: "/",
         encode=lambda workload: _encode_plain,
         decode=_decode_plain,
-        environment=_haproxy,
+        environment=haproxy,
     ),
     "litserve": Peer(
         name="LitServe",
@@ -247,6 +251,7 @@ def serving(peer: Peer, workload: Workload, logs: Path) -> Iterator[Door]:
             path=peer.path(workload),
             encode=peer.encode(workload),
             decode=peer.decode,
+            pid=process.pid,
         )
         try:
             wait_until_right(door, workload, lambda: process.poll() is None, log)

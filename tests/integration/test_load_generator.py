@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 
 from benchmarks.serving.generator import Generator, MeasurementFailed, http_request
@@ -37,7 +38,11 @@ class Server(threading.Thread):
                 await reader.readuntil(b"\r\n\r\n")
                 status = await reader.readexactly(3)
                 self.count += 1
-                writer.write(b"HTTP/1.1 " + status + b" X\r\nx-slo-met: true\r\ncontent-length: 2\r\n\r\nok")
+                writer.write(
+                    b"HTTP/1.1 "
+                    + status
+                    + b" X\r\nx-slo-met: true\r\nx-variant: net@fast\r\ncontent-length: 2\r\n\r\nok"
+                )
         except (asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError):
             writer.close()
 
@@ -86,8 +91,18 @@ def test_closed_and_open_loops_count_what_the_server_saw(server: Server) -> None
         assert bounded.late == bounded.false_on_time == bounded.offered > 0
 
 
-def test_a_server_that_is_not_there_is_an_error_and_not_a_number(server: Server) -> None:
-    import msgspec
+def test_counts_by_class_and_by_the_variant_that_answered(server: Server) -> None:
+    asked = job(server, b"200", b"200", b"503", connections=4, rate=300.0)
+    with Generator() as generator:
+        found = generator.measure(msgspec.structs.replace(asked, classes=["easy", "hard", "hard"]))
+    assert set(found.parts) == {"easy", "hard"}
+    easy, hard = found.parts["easy"], found.parts["hard"]
+    assert easy.offered == easy.on_time == easy.variants["net@fast"] > 10
+    assert hard.on_time == hard.variants["net@fast"]
+    assert hard.refused == found.refused > 10
+    assert easy.offered + hard.offered == found.offered
 
+
+def test_a_server_that_is_not_there_is_an_error_and_not_a_number(server: Server) -> None:
     with Generator() as generator, pytest.raises(MeasurementFailed):
         generator.measure(msgspec.structs.replace(job(server, b"200", connections=1), port=1))
