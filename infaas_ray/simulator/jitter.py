@@ -42,6 +42,13 @@ def exponentials(rng: np.random.Generator) -> Iterator[float]:
         yield from rng.exponential(1.0, _BLOCK).tolist()
 
 
+def through(p50_s: float, p95_s: float, p99_s: float, draws: Iterator[float]) -> Iterator[float]:
+    """Times without end by the rule of this module, through three quantiles above 0."""
+    shape = _shape(BatchLatency(batch=1, p50_s=p50_s, p95_s=p95_s, p99_s=p99_s))
+    while True:
+        yield p50_s * exp(_log_factor(next(draws), *shape))
+
+
 class ProfiledTimes:
     """Times by the rule of this module. More rows than the batch limit run as several batches."""
 

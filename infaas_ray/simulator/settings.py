@@ -14,7 +14,8 @@ class WorldSettings:
 
     - `workers`: machines that are there at the beginning, by worker type; where a type is not named, its least number.
     - `routers`: arrivals take turns among them.
-    - `way_s`: mean time of a query to its replica and back, outside queue and compute, on a quiet machine.
+    - `way_s`: mean time of a query to its replica and back, outside queue and compute, on a quiet machine. With
+      `way_p95_s` and `way_p99_s` it is the median, and ways are drawn through these quantiles.
     - `way_cpu_s`: the part of it in which a processor of the replica's machine computes: the work of routers, and of
       those who ask where they are on the same machine. Neighbours slow it down, and it slows them.
     - `control_delay_s`: from a fact to the controller's turn, and from an order to who performs it.
@@ -36,6 +37,8 @@ class WorldSettings:
     workers: Mapping[str, int] = field(default_factory=dict)
     routers: int = 1
     way_s: float = 0.0005
+    way_p95_s: float | None = None
+    way_p99_s: float | None = None
     way_cpu_s: float = 0.0
     control_delay_s: float = 0.002
     table_delay_s: float = 0.005
@@ -59,14 +62,23 @@ class WorldSettings:
     def __post_init__(self) -> None:
         for name in (x.name for x in fields(self)):
             value = getattr(self, name)
+            if value is None:
+                continue
             if isinstance(value, Mapping):
                 if any(count < 0 for count in value.values()):
                     raise ConfigError(f"world.{name} must map worker types to counts, 0 or more")
             elif not isfinite(value) or value < (1 if name == "routers" else 0):
                 least = 1 if name == "routers" else 0
                 raise ConfigError(f"world.{name} must be a number of at least {least}, not {value!r}")
-        if self.way_cpu_s > self.way_s:
-            raise ConfigError(f"world.way_cpu_s is a part of way_s, at most {self.way_s:g}, not {self.way_cpu_s!r}")
+        self._check_way()
         for name in ("start_failures", "launch_failures"):
             if getattr(self, name) > 1:
                 raise ConfigError(f"world.{name} is a share, at most 1, not {getattr(self, name)!r}")
+
+    def _check_way(self) -> None:
+        p95_s, p99_s = self.way_p95_s, self.way_p99_s
+        drawn = p95_s is not None and p99_s is not None and 0 < self.way_s <= p95_s <= p99_s
+        if (p95_s, p99_s) != (None, None) and not drawn:
+            raise ConfigError("world: way_p95_s and way_p99_s belong together and must not fall from way_s on")
+        if self.way_cpu_s > self.way_s:
+            raise ConfigError(f"world.way_cpu_s is a part of way_s, at most {self.way_s:g}, not {self.way_cpu_s!r}")

@@ -38,7 +38,7 @@ from infaas_ray.policy.routing import Catalog, Offer, RoutingTable
 from infaas_ray.simulator.control import Control, Log
 from infaas_ray.simulator.engine import Engine
 from infaas_ray.simulator.flights import Batch, Flight, Kind
-from infaas_ray.simulator.jitter import BatchTimes, ProfiledTimes, exponentials, normals
+from infaas_ray.simulator.jitter import BatchTimes, ProfiledTimes, exponentials, normals, through
 from infaas_ray.simulator.meter import Meter
 from infaas_ray.simulator.replicas import Replica
 from infaas_ray.simulator.router import Router
@@ -48,6 +48,7 @@ from infaas_ray.simulator.workload import Workload
 
 Solver = Callable[[PlanProblem], Plan]
 MakeTimes = Callable[[Offer, Iterator[float]], BatchTimes]
+_BACK = 0.25  # the way back, as a share of the median way without computing, where ways are drawn through quantiles
 _SLICE_S = 1.0  # how far time runs at once after the last arrival
 _STUCK_S = 3600.0  # a query that has not left so long after the last arrival never will
 _WORKLOAD, _BATCHES, _WAYS, _STARTS, _PROVIDER = range(5)  # each has random numbers of its own
@@ -60,6 +61,13 @@ def arrivals_rng(seed: int) -> np.random.Generator:
 
 def _rng(seed: int, use: int) -> np.random.Generator:
     return np.random.default_rng([seed, use])
+
+
+def _drawn_ways(settings: WorldSettings, rng: np.random.Generator) -> Iterator[float] | None:
+    """Whole ways through the quantiles of the settings; None where there are none."""
+    if settings.way_p95_s is None or settings.way_p99_s is None:
+        return None
+    return through(settings.way_s, settings.way_p95_s, settings.way_p99_s, normals(rng))
 
 
 class World:
@@ -100,6 +108,8 @@ class World:
         self._random = [_rng(seed, x) for x in range(5)]
         self._draws = normals(self._random[_BATCHES])
         self._ways = exponentials(self._random[_WAYS])
+        self._drawn_ways = _drawn_ways(self._settings, self._random[_WAYS])
+        self._back_s = _BACK * (self._settings.way_s - self._settings.way_cpu_s)
         self._replicas: dict[str, Replica] = {}
         self._drained: set[str] = set()
         self.engine = engine = Engine()
@@ -200,10 +210,17 @@ class World:
             self._routed(flight)
 
     def _routed(self, flight: Flight) -> None:
-        self._on_the_way(self._deliver, flight)
+        if self._drawn_ways is None:
+            self._on_the_way(self._deliver, flight)
+        else:  # what is drawn is the whole way, of which some is the way back
+            left_s = next(self._drawn_ways) - self._settings.way_cpu_s - self._back_s
+            self.engine.after(max(0.0, left_s), self._deliver, flight)
 
     def _on_the_way(self, act: Callable[[Any], None], subject: object) -> None:
         """One way takes half the mean for certain, the other half is exponential; computing is not in it."""
+        if self._drawn_ways is not None:
+            self.engine.after(self._back_s, act, subject)
+            return
         way_s = self._settings.way_s - self._settings.way_cpu_s
         if way_s > 0:
             self.engine.after(way_s * 0.25 * (1.0 + next(self._ways)), act, subject)

@@ -97,6 +97,22 @@ def test_the_work_of_the_way_slows_batches_and_is_slowed_by_them() -> None:
         dataclasses.replace(CALM, way_cpu_s=0.02)
 
 
+def test_ways_are_drawn_through_their_quantiles() -> None:
+    made = world(
+        offer("net", **STEADY),
+        workload=Given((QueryKind("net", SLO()),), [(10.0, 0), (12.0, 0)]),
+        scaling=PIN,
+        settings=dataclasses.replace(CALM, way_s=0.02, way_p95_s=0.02, way_p99_s=0.02),
+        duration_s=20.0,
+    )
+    recorder = Recorder(made)
+    made.run()
+    assert recorder.found == [(10.0, 10.12), (12.0, 12.12)]
+    for wrong in ({"way_p95_s": 0.1}, {"way_p95_s": 0.1, "way_p99_s": 0.05}):
+        with pytest.raises(ConfigError, match="belong together"):
+            dataclasses.replace(CALM, way_s=0.02, **wrong)
+
+
 def test_neighbours_on_one_gpu_slow_each_other_and_those_on_two_do_not() -> None:
     def latencies(gpus: float) -> list[float]:
         small = [
