@@ -9,7 +9,7 @@ BENCH_ARGS ?=
 PIP_ARGS ?=
 HOME_DEMO ?= .infaas/demo
 
-.PHONY: help setup peers demo serve test test-unit test-clusters bench-selection bench-planner bench-start bench-serving bench-variants bench-gpu \
+.PHONY: help setup peers demo serve test test-unit test-clusters bench-selection bench-planner bench-start bench-serving bench-live bench-variants bench-gpu \
 	bench-simulator bench-headline check format constraints clean
 
 help:  ## this list
@@ -77,6 +77,10 @@ bench-planner: setup  ## how long plans and turns of the control loop take, and 
 
 bench-serving: setup peers  ## our system beside its peers; half an hour (BENCH_ARGS="--only noop": less)
 	$(BIN)/python -m benchmarks.serving $(BENCH_ARGS)
+
+bench-live: setup  ## a mixed workload on two cores: Ray Serve with one variant, and ours; live against simulated
+	$(BIN)/python -m pip install --quiet --progress-bar off $(PIP_ARGS) -c constraints.txt -e '.[openvino]'
+	$(BIN)/python -m benchmarks.live $(BENCH_ARGS)
 
 check: setup  ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .
