@@ -60,8 +60,9 @@ class Pair:
 def workloads(asked: Sequence[QueryClass], qps: float) -> dict[str, dict[str, object]]:
     """Scenarios by name, as their files say them: a day in small up to `qps`, and steady rates."""
     duration_s = WARMUP_S + COUNTED_S
-    changing = {"shape": "fluctuating", "low_qps": qps / 4, "high_qps": qps, "period_s": 15.0}
-    rates = {"changing": changing}
+    rates: dict[str, dict[str, object]] = {
+        "changing": {"shape": "fluctuating", "low_qps": qps / 4, "high_qps": qps, "period_s": 15.0}
+    }
     rates |= {f"steady {share:.0%}": {"shape": "flat", "rate_qps": share * qps} for share in (0.5, 1.0)}
     queries = {
         "target": USE_CASE.name,

@@ -27,7 +27,8 @@ _VARIANT = re.compile(rb"\r\nx-variant: *([^\r]+)", re.IGNORECASE)
 _REFUSED = (422, 429, 503)
 _DRAIN_S = 5.0
 _SAMPLES = 8
-_MOST_BROKEN = 200  # connections that a server may drop within one job
+_MOST_BROKEN = 200  # connections that a server may drop within one job, idle ones left out
+_FIRST = 8  # connections that an open loop begins with
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -193,6 +194,11 @@ class Caller(asyncio.Protocol):
         self.busy, self.kind, self.since = True, kind, since
         self._transport.write(self._run.job.requests[kind])
 
+    @property
+    def open(self) -> bool:
+        """Whether a request can be sent."""
+        return self._transport is not None and not self._transport.is_closing()
+
     def close(self) -> None:
         """Hang up."""
         if self._transport is not None:
@@ -244,7 +250,7 @@ class Run:
     async def go(self) -> Outcome:
         """Do the job. Raises ConnectionError where the server cannot be talked to."""
         job = self.job
-        for _ in range(job.connections):
+        for _ in range(min(job.connections, _FIRST) if job.rate else job.connections):
             await self._connect()
         begin = perf_counter()
         self._tally = Tally(job, begin + job.warm_s, begin + job.warm_s + job.seconds)
@@ -307,10 +313,15 @@ class Run:
             caller.busy = False
         elif caller in self._free:
             self._free.remove(caller)
+            if self.job.rate:
+                return  # closed because it was idle; another is opened when one is needed
         self._broken += 1
         if self._broken > _MOST_BROKEN:
             self.give_up(f"the server broke {self._broken} connections")
             return
+        self._open_another()
+
+    def _open_another(self) -> None:
         task = asyncio.get_running_loop().create_task(self._reconnect())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -350,12 +361,18 @@ class Run:
     def _send(self, kind: int, since: float, now: float) -> None:
         if self._tally.begin <= since:
             self._tally.lateness.append(now - since)
-        if self._free:
-            self._free.popleft().ask(kind, since)
-        else:
-            self._waiting.append((kind, since))
+        while self._free:
+            caller = self._free.pop()  # the one used last, so that a server closes what is too many
+            if caller.open:
+                caller.ask(kind, since)
+                return
+        self._waiting.append((kind, since))
+        if len(self._callers) + len(self._tasks) < self.job.connections:
+            self._open_another()
 
     def _release(self, caller: Caller) -> None:
+        if not caller.open:
+            return  # `broken` is about to be called
         if self._waiting:
             caller.ask(*self._waiting.popleft())
             return
@@ -363,7 +380,8 @@ class Run:
         self._maybe_finished()
 
     def _maybe_finished(self) -> None:
-        if self._arrivals and self._next == len(self._arrivals) and not any(x.busy for x in self._callers):
+        sent = self._next == len(self._arrivals) and not self._waiting
+        if self._arrivals and sent and not any(x.busy for x in self._callers):
             self._finished.set()
 
     def _abandon(self) -> None:
