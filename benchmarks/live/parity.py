@@ -32,7 +32,6 @@ from infaas_ray.simulator.workload import QueryKind
 WARMUP_S, COUNTED_S = 10.0, 30.0
 _SEED = 1
 _ROWS = 32
-_STRATEGY = "individual"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,14 +148,15 @@ def _pair(name: str, live: LiveRun, file: Path, way: WayCost) -> Pair:
     content["world"] = way.world()
     file.write_text(yaml.safe_dump(content, sort_keys=False))  # so that `infaas simulate` gives the same
     scenario: Scenario = read_scenario(file)
-    world = scenario.make(_STRATEGY, _SEED)
+    (strategy,) = scenario.strategies  # the default, as live
+    world = scenario.make(strategy, _SEED)
     world.run()
     quantiles = (world.meter.latency.quantile_s(0.5), world.meter.latency.quantile_s(0.95))
     ordered = sorted(live.latencies_s)
     return Pair(
         name=name,
         live=live,
-        simulated=result_of(world, _STRATEGY, _SEED),
+        simulated=result_of(world, strategy, _SEED),
         live_s=(percentile(ordered, 0.5), percentile(ordered, 0.95)),
         simulated_s=(quantiles[0] or 0.0, quantiles[1] or 0.0),
     )

@@ -75,9 +75,10 @@ def test_the_same_queries_arrive_and_each_has_one_fate(
     scenario: Scenario, live: tuple[LiveRun, dict[str, int], list[bytes]]
 ) -> None:
     run, counts, _ = live
-    world = scenario.make("individual", SEED)
+    (strategy,) = scenario.strategies  # the default, as live
+    world = scenario.make(strategy, SEED)
     world.run()
-    simulated = result_of(world, "individual", SEED)
+    simulated = result_of(world, strategy, SEED)
     assert run.arrived == simulated.arrived == len(arrivals(scenario.workload, SEED, scenario.duration_s)) > 100
     assert simulated.answered + simulated.refused + simulated.expired == simulated.arrived
     assert run.fates.total() == run.arrived
@@ -95,7 +96,8 @@ def test_the_same_queries_arrive_and_each_has_one_fate(
 
 def test_both_logs_replay(scenario: Scenario, live: tuple[LiveRun, dict[str, int], list[bytes]]) -> None:
     simulated: list[bytes] = []
-    scenario.make("individual", SEED, simulated.append).run()
+    (strategy,) = scenario.strategies
+    scenario.make(strategy, SEED, simulated.append).run()
     for log in (live[2], simulated):
         assert len(log) > 10
         assert replay(log) is None
