@@ -63,6 +63,8 @@ def workloads(asked: Sequence[QueryClass], qps: float) -> dict[str, dict[str, ob
         "changing": {"shape": "fluctuating", "low_qps": qps / 4, "high_qps": qps, "period_s": 15.0}
     }
     rates |= {f"steady {share:.0%}": {"shape": "flat", "rate_qps": share * qps} for share in (0.5, 1.0)}
+    for shape in rates.values():
+        shape["duration_s"] = duration_s
     queries = {
         "target": USE_CASE.name,
         "classes": [{"share": x.parts, "latency_ms": x.bound_s * 1e3, "min_accuracy": x.least_accuracy} for x in asked],
@@ -73,7 +75,7 @@ def workloads(asked: Sequence[QueryClass], qps: float) -> dict[str, dict[str, ob
             "duration_s": duration_s,
             "warmup_s": WARMUP_S,
             "seeds": [_SEED],
-            "workload": {"rates": {**shape, "duration_s": duration_s}, "queries": [queries]},
+            "workload": {"rates": shape, "queries": [queries]},
         }
         for name, shape in rates.items()
     }
