@@ -63,15 +63,21 @@ def test_an_answer_without_length_ends_the_job_with_a_reason() -> None:
     assert "Content-Length" in run.reason
 
 
+def tally_of(seconds: float, bounds_s: list[float]) -> Tally:
+    job = Job(host="", port=1, requests=[b"a", b"b"], connections=1, seconds=seconds, bounds_s=bounds_s)
+    return Tally(job, 0.0, seconds)
+
+
 def test_answers_are_told_apart() -> None:
-    tally = Tally([0.1, 0.5], 0.0, 2.0)
-    tally.add(0, 200, 0.09, True)  # on time
-    tally.add(0, 200, 0.11, True)  # late, though called on time
-    tally.add(0, 200, 0.11, False)  # late
-    tally.add(1, 200, 0.11, True)  # on time: another bound
-    tally.add(1, 503, 0.003, False)
-    tally.add(1, 500, 0.003, False)
-    tally.add(1, 0, 0.0, False)
+    met = b"HTTP/1.1 200 OK\r\nx-slo-met: true\r\n"
+    tally = tally_of(2.0, [0.1, 0.5])
+    tally.add(0, 200, 0.09, met)  # on time
+    tally.add(0, 200, 0.11, met)  # late, though called on time
+    tally.add(0, 200, 0.11)  # late
+    tally.add(1, 200, 0.11, met)  # on time: another bound
+    tally.add(1, 503, 0.003)
+    tally.add(1, 500, 0.003)
+    tally.add(1, 0, 0.0)
     found = tally.outcome()
     assert (found.on_time, found.late, found.refused, found.failed, found.false_on_time) == (2, 2, 1, 2, 1)
     assert found.offered == 7
@@ -82,8 +88,8 @@ def test_answers_are_told_apart() -> None:
 
 
 def test_without_bounds_every_answer_is_on_time() -> None:
-    tally = Tally([], 0.0, 1.0)
-    tally.add(0, 200, 9.0, False)
+    tally = tally_of(1.0, [])
+    tally.add(0, 200, 9.0)
     assert (tally.outcome().on_time, tally.outcome().late) == (1, 0)
 
 
