@@ -53,7 +53,7 @@ test: setup  ## unit tests, property tests with many examples, runs of policies,
 	$(BIN)/python -m pytest tests/runs --hypothesis-profile=thorough
 	$(BIN)/python -m pytest tests/integration
 
-test-clusters: setup  ## machines through Ray's real autoscaler, and `ray up` on a mock EC2: minutes on a quiet machine
+test-clusters: setup  ## machines through Ray's real autoscaler, and `ray up` on a mock EC2: five minutes on a quiet machine
 	$(BIN)/python -m pytest tests/clusters/autoscaling
 	$(BIN)/python -m pytest tests/clusters/test_ray_up.py
 

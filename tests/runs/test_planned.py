@@ -54,7 +54,7 @@ def test_more_demand_brings_more_and_its_end_gives_all_back() -> None:
     world.ask(Asked(rows=600, latency_s=0.5, min_accuracy=0.9), seconds=90)
     assert sum(world.workers().values()) > before
     assert world.missed == 0.0
-    world.ask(seconds=200)  # until nothing is kept warm any more
+    world.ask(seconds=60)  # where waiting is worth nothing, nothing is kept warm for long
     assert world.workers() == {}
     assert world.counts(*State) == {}
 

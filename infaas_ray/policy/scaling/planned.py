@@ -37,7 +37,7 @@ _LOST_S = 30.0  # after which a plan that did not come is not waited for
 _REPLICA_HORIZON_S = 5.0  # to look ahead where no machine can be asked for
 _LOOSE_GAP = 0.1  # a plan that may be dearer than the best by more than this share is not trusted
 _LOOSE_USD_PER_HOUR = 0.01  # and by more than this: where machines cost nothing, shares say nothing
-_EXPECTED_S = 60.0  # a class of which a query is expected within this time did not fall silent
+_EXPECTED_S = 60.0  # a class of which a query is expected within this time did not fall silent: it may be chance
 _KEEP_LEAST_S, _KEEP_MOST_S = 10.0, 3600.0
 
 
@@ -156,7 +156,7 @@ class Planned:
         wanted = []
         for known in list(self._classes):
             silent_s = now - known.forecast.last_seen
-            due = known.forecast.rate_qps * _EXPECTED_S >= 1.0  # its silence may well be chance
+            due = planner.waiting_usd_per_s > 0 and known.forecast.rate_qps * _EXPECTED_S >= 1.0
             if known.key[0] not in fleet.targets or (not due and silent_s > self._keep_s(known, fleet)):
                 self._classes.drop(known.key)
                 continue

@@ -26,7 +26,8 @@ class PlannerSettings:
     - `spot_factor`: by how much a spot machine counts as dearer than its price, for the trouble of losing it.
     - `overhead_s`: of a latency bound, what the way to the replica and back takes.
     - `release_s`: for how long a machine must be too many before it is given back; at least its boot time.
-    - `waiting_usd_per_s`: what it is worth that a query need not wait a second for a cold start.
+    - `waiting_usd_per_s`: what it is worth that a query need not wait a second for a cold start; 0 keeps nothing for
+      classes that are silent.
     - `time_limit_s`, `gap`: when the solver may stop.
     """
 
