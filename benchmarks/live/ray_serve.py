@@ -24,6 +24,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from benchmarks.live.models import BATCH, SHAPE, open_variant
+from infaas_ray.serving.interpreter import settle
 
 _ONGOING = 512  # Serve's default of 5 would leave batches small
 
@@ -34,6 +35,7 @@ class Model:
     def __init__(self, home: str, variant: str) -> None:
         self._model = open_variant(Path(home), variant)
         self._thread = ThreadPoolExecutor(1)
+        settle()  # as our replicas do; Python's own settings would make the model wait for the event loop
 
     @serve.batch(max_batch_size=BATCH, batch_wait_timeout_s=0.0)  # type: ignore[untyped-decorator]
     async def predict(self, bodies: list[bytes]) -> list[bytes]:
