@@ -14,7 +14,7 @@ Rules:
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import sqrt
 
 from infaas_ray.domain import OnMiss
@@ -25,7 +25,7 @@ from infaas_ray.policy.messages import PlanMade
 from infaas_ray.policy.planner.build import Builder, Known, Wanted
 from infaas_ray.policy.planner.problem import Plan
 from infaas_ray.policy.routing import Catalog
-from infaas_ray.policy.scaling.plan_follower import PlanFollower, unready
+from infaas_ray.policy.scaling.plan_follower import Able, PlanFollower, unready
 from infaas_ray.policy.scaling.room import make_room
 from infaas_ray.policy.scaling.settings import ScalingSettings
 from infaas_ray.policy.scaling.strategy import Orders, Situation
@@ -47,6 +47,7 @@ class _Asked:
     at: float
     demand: Mapping[str, float]
     wanted: Sequence[Wanted] = ()
+    able: Able = field(default_factory=dict)
 
 
 class Planned:
@@ -66,7 +67,7 @@ class Planned:
         self._follower = PlanFollower(settings)
         self._booked: Mapping[str, int] | None = None
         self._unasked = 0
-        self._able: dict[str, frozenset[str]] = {}  # by class of the plan, the variants that may answer it
+        self._able: Able = {}  # of the plan that is followed
 
     def decide(self, situation: Situation, orders: Orders) -> None:
         """Give orders by the rules of this module."""
@@ -95,7 +96,7 @@ class Planned:
             return
         self._waiting = False
         if made.plan is not None and (self._plan is None or _trusted(made.plan)):
-            self._plan, self._planned = made.plan, self._asked.demand
+            self._plan, self._planned, self._able = made.plan, self._asked.demand, self._asked.able
             self.followed = made.number
 
     def _ask(self, situation: Situation, orders: Orders) -> None:
@@ -110,9 +111,9 @@ class Planned:
         wanted = self._wanted(situation)
         problem = Builder(fleet, self._known, self._settings.planner, situation.pins, now).build(wanted)
         self._shape = shape
-        self._asked = _Asked(self._asked.number + 1, now, {x.name: x.demand_qps for x in wanted}, wanted)
         names = [x.name for x in problem.variants]
-        self._able = {x.name: frozenset(names[o.variant] for o in x.options) for x in problem.classes}
+        able = {x.name: frozenset(names[o.variant] for o in x.options) for x in problem.classes}
+        self._asked = _Asked(self._asked.number + 1, now, {x.name: x.demand_qps for x in wanted}, wanted, able)
         self._waiting = True
         orders.plan(self._asked.number, problem, because)
 
