@@ -121,7 +121,7 @@ class Fleet:
         """Whether a variant of the catalogue runs on workers of that type, which have these resources in all."""
         return runs_on(self.catalog.offers[variant], worker_type, resources)
 
-    def place(self, variant: str, worker_type: str | None = None) -> Placement:
+    def place(self, variant: str, worker_type: str | None = None, *, evenly: bool = False) -> Placement:
         """The best worker for a replica of a variant of the catalogue, on that type where one is named."""
         siblings = Counter(x.worker for x in self.of(variant, State.STARTING, State.READY))
         named = self.catalog.offers[variant].worker_types
@@ -130,7 +130,7 @@ class Fleet:
             for name, rooms in self._rooms_now().items()
             if worker_type in (None, name) and (not named or name in named)
         ]
-        return place(options, Crowd(siblings=siblings))
+        return place(options, Crowd(siblings=siblings, evenly=evenly))
 
     def _rooms_now(self) -> Mapping[str, Rooms]:
         """The rooms by worker type, with what has changed since they were last asked for."""

@@ -4,6 +4,10 @@ Rule: best fit, so that workers fill before others are used and empty ones can b
 room for what the replica needs, the one that will have the least left. Three things go before: not a worker whose
 processors are busy, not one where replicas of the same variant would already share cores or a GPU (such a replica adds
 no capacity), and not one whose accelerators the replica does not need.
+
+Where it is decided already how many workers there are, to fill one before others is to leave what is paid idle. There
+replicas are placed `evenly`: best fit while each has cores or a device for itself, and beyond that the worker that has
+the most free.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -63,17 +67,19 @@ class Room:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """The chosen worker, or None and the reason."""
+    """The chosen worker, or None and the reason. `shares`: the replica would share cores or a device there."""
 
     worker: str | None
     reason: str = ""
+    shares: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crowd:
-    """How many replicas of the same variant each worker has already."""
+    """How many replicas of the same variant each worker has already. `evenly`: as the rule of this module has it."""
 
     siblings: Mapping[str, int] = field(default_factory=dict)
+    evenly: bool = False
 
 
 class Rooms:
@@ -116,16 +122,19 @@ class Rooms:
             slots = better if better.size else slots
         left = (free[slots] - needs.amount) / total[slots]
         left_memory = (self._memory[0, slots] - needs.memory_bytes) / np.maximum(1, self._memory[1, slots])
-        least = np.minimum(left, left_memory)
+        least = -left if crowd.evenly and flags[1] else np.minimum(left, left_memory)
         lowest = float(least.min())
         name = min(self._names[x] for x in slots[least == lowest])
         return (flags[0], flags[1], flags[2], lowest), name
 
     def _crowded(self, needs: Needs, crowd: Crowd) -> "NDArray[np.bool_]":
-        """Where one more replica would share cores or a device with its siblings."""
+        """Where one more replica would share cores or a device with its siblings; with any other where `evenly`."""
         found = np.zeros(len(self._names), dtype=bool)
         units = needs.units
-        if units is not None:
+        if units is not None and crowd.evenly:
+            free, total = self._amounts[needs.resource]
+            found = (total - free + needs.amount) * units > (total + _EPSILON) * needs.amount
+        elif units is not None:
             total = self._amounts[needs.resource][1]
             for worker, siblings in crowd.siblings.items():
                 slot = self._slots.get(worker)
@@ -200,7 +209,10 @@ def place(options: Iterable[tuple[Needs, Rooms]], crowd: Crowd | None = None) ->
     """
     able = [(needs, rooms) for needs, rooms in options if rooms.could_run(needs)]
     found = [best for needs, rooms in able if (best := rooms.best(needs, crowd or Crowd())) is not None]
-    return Placement(worker=min(found)[1]) if found else Placement(worker=None, reason=_why(able))
+    if not found:
+        return Placement(worker=None, reason=_why(able))
+    rank, worker = min(found)
+    return Placement(worker=worker, shares=rank[1])
 
 
 def _why(options: list[tuple[Needs, Rooms]]) -> str:

@@ -1,5 +1,6 @@
 """The planner strategy: what it asks for, starts, drains and gives back."""
 
+from collections import Counter
 from dataclasses import fields, replace
 from typing import Any
 
@@ -97,6 +98,18 @@ def test_a_machine_stays_until_what_replaces_it_serves() -> None:
         world.ask(asked)
         assert world.counts(), "there is always somebody who answers"
     assert world.workers() == {"cpu": 1}
+
+
+def test_replicas_do_not_crowd_the_machines_that_are_there_while_theirs_boot() -> None:
+    world = on_demand(SMALL, types=(worker_type("cpu", usd=0.4, boot_s=20.0),), interval_s=2.0)
+    world.ask(Asked(rows=300, latency_s=0.5), seconds=60)
+    cores = 4
+    for _ in range(60):
+        world.ask(Asked(rows=12_000, latency_s=0.5), seconds=1)
+        crowd = Counter(x.worker for x in world.autoscaler.fleet.replicas.values())
+        assert max(crowd.values()) <= cores
+    assert world.workers()["cpu"] > 2
+    assert world.missed == 0.0
 
 
 def test_a_lost_worker_is_replaced() -> None:

@@ -3,7 +3,9 @@
 Rules:
 - Machines are asked for at once, and given back when they were too many for `release_s` and their boot; not before
   those are ready that are planned to answer instead of their replicas (for `_SUCCESSION_S` at most).
-- Replicas are started at once where there is room, and drained when they were too many for a while, new before old: not
+- Replicas are started at once where there is room, evenly on the machines; where they would share cores or a device
+  while machines are on their way that are planned too, those are waited for, unless nothing of the variant is there.
+- Replicas are drained when they were too many for a while, new before old: not
   before those are ready that are planned to answer instead.
 - Where there is no room for a planned one, one that is too many drains at once: the one by which the least demand is
   left without any replica. Where that is some, what is starting now is waited for, and machines that boot are, unless
@@ -64,6 +66,8 @@ class PlanFollower:
     ) -> dict[str, Counter[str]]:
         """Start what is planned and not there; what has no room: by worker type, how many of which variants."""
         fleet = situation.fleet
+        there = Counter(x.worker_type for x in fleet.workers.values() if not x.leaving)
+        coming = {name for name, count in self._plan.workers.items() if count > there[name]}
         short: dict[str, Counter[str]] = {}
         for (variant, kind), count in targets.items():
             if variant not in fleet.catalog.offers or fleet.blocks.failing(variant, situation.now):
@@ -71,7 +75,10 @@ class PlanFollower:
             have = len(by_spot.get((variant, kind), ()))
             for at in range(have, count):
                 because = f"planned: {count} on {kind}, there are {have}"
-                if orders.start(variant, because, kind) is not None:
+                placement = fleet.place(variant, kind, evenly=True)
+                if placement.shares and kind in coming and fleet.staying(variant, State.STARTING, State.READY):
+                    break
+                if orders.start_placed(placement, variant, because) is not None:
                     short.setdefault(kind, Counter())[variant] = count - at
                     break
         return short

@@ -22,7 +22,7 @@ from infaas_ray.policy.messages import (
     StopReplica,
     TrafficReported,
 )
-from infaas_ray.policy.placement import fits
+from infaas_ray.policy.placement import Placement, fits
 from infaas_ray.policy.planner.problem import PlanProblem
 from infaas_ray.policy.traffic import Traffic
 
@@ -73,7 +73,10 @@ class Orders:
 
         Returns why there is no room, None where it was placed.
         """
-        placement = self._fleet.place(variant, worker_type)
+        return self.start_placed(self._fleet.place(variant, worker_type), variant, because)
+
+    def start_placed(self, placement: Placement, variant: str, because: str) -> str | None:
+        """Start a replica where it was placed. Returns why it was not."""
         if placement.worker is None:
             return placement.reason
         self._start_on(placement.worker, variant, because)

@@ -60,6 +60,15 @@ def test_replicas_of_one_variant_do_not_share_cores_while_others_are_free() -> N
     assert place(small, fuller, Crowd(siblings={"b": 2})).worker == "a"
 
 
+def test_evenly_means_cores_of_its_own_and_then_the_emptiest() -> None:
+    quarter = Needs(resource="CPU", amount=0.25, threads=1, memory_bytes=MIB)
+    even = Crowd(evenly=True)
+    found = place(quarter, [room("a", 3.5), room("b", 3.0)], even)  # two of four cores are promised, and all four
+    assert (found.worker, found.shares) == ("a", False)
+    found = place(quarter, [room("a", 1.5), room("b", 2.0)], even)
+    assert (found.worker, found.shares) == ("b", True)
+
+
 def test_accelerators_are_kept_for_those_who_need_them() -> None:
     assert place(NEEDS, [room("gpu", 2.0, gpu=1.0), room("plain")]).worker == "plain"
     assert place(GPU_NEEDS, [room("gpu", 2.0, gpu=1.0), room("plain")]).worker == "gpu"
@@ -111,22 +120,30 @@ class TestManyRooms:
             unique_by=lambda x: x.worker,
         ),
         st.dictionaries(st.sampled_from("abcdefgh"), st.integers(1, 4)),
-        st.sampled_from([NEEDS, GPU_NEEDS, replace(GPU_NEEDS, amount=0.25)]),
+        st.sampled_from([NEEDS, replace(NEEDS, amount=0.25), GPU_NEEDS, replace(GPU_NEEDS, amount=0.25)]),
+        st.booleans(),
     )
     def test_columns_choose_what_the_rule_says_of_each_room(
-        self, rooms: list[Room], siblings: dict[str, int], needs: Needs
+        self, rooms: list[Room], siblings: dict[str, int], needs: Needs, evenly: bool
     ) -> None:
+        def crowded(x: Room) -> bool:
+            units, total = needs.threads if needs.resource == "CPU" else 1, x.total[needs.resource]
+            if evenly:
+                return (total - x.free[needs.resource]) / needs.amount * units + units > total
+            return (siblings.get(x.worker, -1) + 1) * units > total
+
         def rank(x: Room) -> tuple[bool, bool, bool, float, str]:
-            units = needs.threads if needs.resource == "CPU" else 1  # of a GPU
-            crowded = (siblings.get(x.worker, -1) + 1) * units > x.total[needs.resource]
             spare = needs.resource != "GPU" and x.total.get("GPU", 0.0) > 0
             left = (x.free[needs.resource] - needs.amount) / x.total[needs.resource]
             memory = (x.free_memory_bytes - needs.memory_bytes) / x.memory_bytes
-            return x.busy, crowded, spare, min(left, memory), x.worker
+            fit = -left if evenly and all(crowded(y) for y in fitting if y.busy == x.busy) else min(left, memory)
+            return x.busy, crowded(x), spare, fit, x.worker
 
         fitting = [x for x in rooms if x.total.get(needs.resource, 0.0) > 0 and fits(needs, x)]
-        expected = min(fitting, key=rank).worker if fitting else None
-        assert place(needs, rooms, Crowd(siblings=siblings)).worker == expected
+        expected = min(fitting, key=rank) if fitting else None
+        found = place(needs, rooms, Crowd(siblings=siblings, evenly=evenly))
+        assert found.worker == (expected.worker if expected else None)
+        assert found.shares == (expected is not None and crowded(expected))
 
     def test_rooms_that_change_or_close_are_seen(self) -> None:
         rooms = Rooms([room("a"), room("b")])
