@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from math import sqrt
 
 import click
 import msgspec
@@ -11,6 +12,7 @@ from infaas_ray.cli.models import worker_types
 from infaas_ray.config import Settings
 from infaas_ray.domain import OnMiss, WorkerType
 from infaas_ray.errors import InvalidInput, Unavailable, UnknownTarget, one_of
+from infaas_ray.policy.demand import size_of
 from infaas_ray.policy.fleet import Fleet
 from infaas_ray.policy.messages import CatalogChanged
 from infaas_ray.policy.plan_book import Followed, RunningPlan
@@ -28,6 +30,7 @@ _NO_READY: Mapping[str, int] = {}
 @click.command()
 @click.argument("target", required=False)
 @click.option("--rate", type=click.FloatRange(0, min_open=True), help="Rows a second in all.")
+@click.option("--rows", type=click.IntRange(1), default=1, show_default=True, help="Rows of one query.")
 @click.option(
     "--slo",
     "slos",
@@ -44,6 +47,7 @@ def plan(
     as_json: bool,
     target: str | None,
     rate: float | None,
+    rows: int,
     slos: tuple[str, ...],
     explained: bool,
     quotes: bool,
@@ -54,21 +58,22 @@ def plan(
     plan that the running system follows.
     """
     if target is None:
-        if rate is not None or slos:
-            raise InvalidInput("--rate and --slo are of a TARGET: infaas plan TARGET --rate 100; without one, the plan")
+        if rate is not None or slos or rows != 1:
+            raise InvalidInput(
+                "--rate, --rows and --slo are of a TARGET: infaas plan TARGET --rate 100; without one, the plan"
+            )
         _show_running(settings, as_json, explained, quotes)
     elif rate is None:
         raise InvalidInput(f"how many rows a second of {target}? add --rate 100")
     else:
-        _show_asked(settings, as_json, target, rate, slos, explained, quotes)
+        _show_asked(settings, as_json, target, _wanted(settings, target, rate, rows, slos), explained, quotes)
 
 
 def _show_asked(
-    settings: Settings, as_json: bool, target: str, rate: float, slos: tuple[str, ...], explained: bool, quotes: bool
+    settings: Settings, as_json: bool, target: str, wanted: list[Wanted], explained: bool, quotes: bool
 ) -> None:
     types = {x.name: x for x in worker_types(settings)}
     catalog = _catalog(settings, types)
-    wanted = _wanted(settings, target, rate, slos)
     planner = settings.scaling.planner
     problem = _problem(settings, catalog, target, wanted)
     variations = looser(wanted) if quotes else {}
@@ -171,7 +176,8 @@ def _catalog(settings: Settings, types: dict[str, WorkerType]) -> Catalog:
         metadata.close()
 
 
-def _wanted(settings: Settings, target: str, rate: float, slos: tuple[str, ...]) -> list[Wanted]:
+def _wanted(settings: Settings, target: str, rate: float, rows: int, slos: tuple[str, ...]) -> list[Wanted]:
+    """What is asked for, as classes of queries that come independently of one another."""
     found = [_slo(x) for x in slos] or [({}, OnMiss.REJECT)]
     given = sum(x["share"] for x, _ in found if "share" in x)
     open_ones = [x for x, _ in found if "share" not in x]
@@ -184,8 +190,10 @@ def _wanted(settings: Settings, target: str, rate: float, slos: tuple[str, ...])
             min_accuracy=x.get("min_accuracy"),
             max_usd_per_1k=x.get("max_usd_per_1k"),
             demand_qps=rate * x.get("share", (1 - given) / max(1, len(open_ones))),
-            z=settings.scaling.planner.head_room,
+            z=settings.scaling.planner.head_room * sqrt(rows),
             on_miss=on_miss,
+            size=size_of(rows),
+            rows_each=rows,
         )
         for x, on_miss in found
     ]

@@ -1,46 +1,60 @@
 """The classes of queries that are asked for, with the demand to expect of each and the head room that it needs.
 
-Rules: every target and SLO that routers report is a class of its own; it is forgotten when it was silent for long
+Rules: every target, SLO and size that routers report is a class of its own; it is forgotten when it was silent for long
 enough. A class whose queries miss their SLO although its replicas are as planned gets more head room, one that hardly
-misses gets less: the factor moves slowly between `_LEAST_ROOM` and `_MOST_ROOM`, towards `_MISSES` of its rows.
+misses gets less: the factor moves slowly between `_LEAST_ROOM` and `_MOST_ROOM`, towards `_MISSES` of its queries.
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from infaas_ray.domain import OnMiss
+from infaas_ray.policy.demand import size_of
 from infaas_ray.policy.forecast import Forecast
 from infaas_ray.policy.messages import ClassCount, TrafficReported
 
 _MISSES = 0.003
 _LEAST_ROOM, _MOST_ROOM = 0.5, 4.0
-_JUDGED_ROWS = 500  # rows after which head room is judged
+_JUDGED = 500  # queries after which head room is judged
 
-Key = tuple[str, float | None, float | None, float | None, OnMiss]
+_ROWS_EACH_MEMORY = 0.05  # weight of a report in the mean rows of a query
+
+
+class Key(NamedTuple):
+    """What tells classes apart; None means "any". `size` as in `demand.size_of`."""
+
+    target: str
+    latency_s: float | None
+    min_accuracy: float | None
+    max_usd_per_1k: float | None
+    on_miss: OnMiss
+    size: int
 
 
 @dataclass(slots=True)
 class Demanded:
-    """A class and what is known of it. `room`: the factor of its head room."""
+    """A class and what is known of it: the mean `rows_each` of its queries, and `room`, the factor of its head room."""
 
     key: Key
     forecast: Forecast
+    rows_each: float
     room: float = 1.0
-    rows: int = 0
-    missed: int = 0
+    queries: float = 0.0
+    missed: float = 0.0
 
     def judge(self) -> None:
         """Move the head room by what was missed since the last time, where enough came to tell."""
-        if self.rows < _JUDGED_ROWS:
+        if self.queries < _JUDGED:
             return
-        share = self.missed / self.rows
+        share = self.missed / self.queries
         factor = 0.98 if share <= _MISSES else 1.0 + min(0.5, 0.1 * share / _MISSES)
         self.room = min(_MOST_ROOM, max(_LEAST_ROOM, self.room * factor))
         self.forget()
 
     def forget(self) -> None:
         """Judge anew from here."""
-        self.rows = self.missed = 0
+        self.queries = self.missed = 0.0
 
 
 class DemandClasses:
@@ -62,8 +76,9 @@ class DemandClasses:
                     continue
                 known = self._class(count, now)
                 known.forecast.add(count.rows, now)
-                known.rows += count.rows
-                known.missed += count.missed
+                known.rows_each += _ROWS_EACH_MEMORY * (count.rows_each - known.rows_each)
+                known.queries += count.rows / count.rows_each
+                known.missed += count.missed / count.rows_each
         for known in self._classes.values():
             known.forecast.advance(now)
 
@@ -72,8 +87,9 @@ class DemandClasses:
         self._classes.pop(key, None)
 
     def _class(self, count: ClassCount, now: float) -> Demanded:
-        key = (count.target, count.latency_s, count.min_accuracy, count.max_usd_per_1k, count.on_miss)
+        size = size_of(count.rows_each)
+        key = Key(count.target, count.latency_s, count.min_accuracy, count.max_usd_per_1k, count.on_miss, size)
         known = self._classes.get(key)
         if known is None:
-            known = self._classes[key] = Demanded(key, Forecast(self._quantile, now))
+            known = self._classes[key] = Demanded(key, Forecast(self._quantile, now), count.rows_each)
         return known

@@ -73,7 +73,7 @@ class PlanMade(Message, frozen=True, kw_only=True):
 
 
 class ClassCount(msgspec.Struct, frozen=True, kw_only=True):
-    """Rows in a window that ask for the same; None means "any".
+    """Rows in a window that ask for the same, in queries of `rows_each` rows on average; None means "any".
 
     `missed`: refused, expired, answered late, or answered less accurately than asked.
     """
@@ -83,6 +83,7 @@ class ClassCount(msgspec.Struct, frozen=True, kw_only=True):
     min_accuracy: float | None = None
     max_usd_per_1k: float | None = None
     on_miss: OnMiss = OnMiss.REJECT
+    rows_each: float = 1.0
     rows: int
     missed: int = 0
 

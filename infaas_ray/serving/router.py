@@ -271,7 +271,7 @@ class Router:
 
     def _count_out(self, kind: str, query: Query, answer: Answer | None) -> None:
         if kind in ("rejected", "expired") or (answer is not None and not answer.slo_met):
-            self._missed[query.target, query.slo] += query.rows
+            self._missed[query.target, query.slo, query.rows] += 1
         self.counts[kind] += query.bundle
         self.on_outcome(kind, query, answer)
 
@@ -329,7 +329,7 @@ class Router:
 
     def _count_wanted(self, decision: Dispatch | Load | Reject, query: Query) -> None:
         rows = query.rows
-        self._wished[query.target, query.slo] += rows
+        self._wished[query.target, query.slo, rows] += 1
         if decision.wanted is not None:
             self._window["wanted"][decision.wanted] += rows
             if isinstance(decision, Reject):

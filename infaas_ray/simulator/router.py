@@ -116,11 +116,11 @@ class Router:
         self._retire()
         return found
 
-    def _by_ask(self, rows: list[int]) -> Counter[Asked]:
+    def _by_ask(self, queries: list[int]) -> Counter[Asked]:
         found: Counter[Asked] = Counter()
-        for kind, count in zip(self._kinds, rows, strict=True):
+        for kind, count in zip(self._kinds, queries, strict=True):
             if count:
-                found[kind.target, kind.slo] += count
+                found[kind.target, kind.slo, kind.rows] += count
         return found
 
     def _retire(self) -> None:
@@ -138,7 +138,7 @@ class Router:
 
     def arrive(self, kind: Kind) -> None:
         """A query comes in."""
-        self._asked[kind.number] += kind.rows
+        self._asked[kind.number] += 1
         self._route(Flight(kind, self, self._engine.now))
 
     def _route(self, flight: Flight) -> None:
@@ -185,7 +185,7 @@ class Router:
 
     def _leave(self, flight: Flight, count: Callable[[Flight], None]) -> None:
         """It leaves without an answer."""
-        self._missed[flight.kind.number] += flight.kind.rows
+        self._missed[flight.kind.number] += 1
         count(flight)
 
     # ---- waiting for a load
@@ -241,7 +241,7 @@ class Router:
             self._way.learn(now - flight.sent_s - queue_s - compute_s)
             learn(load, queued_rows, compute_s, profiled_s)
             if not self._account.answered(flight, now - flight.arrived_s, queue_s, compute_s, accuracy):
-                self._missed[kind.number] += kind.rows
+                self._missed[kind.number] += 1
 
     def expired(self, flight: Flight) -> None:
         """It expired in the queue of its replica."""

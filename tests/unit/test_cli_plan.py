@@ -50,6 +50,13 @@ def test_the_cheapest_machines_and_why(home: Path) -> None:
     assert "large@" in found.output
 
 
+def test_queries_of_many_rows_need_more_room(home: Path) -> None:
+    asked = USE_CASE, "--rate", "300", "--slo", "latency_ms=120,min_accuracy=0.7", "--json"
+    singly, many = (json.loads(run(home, *asked, *rows).output)["because"]["classes"] for rows in ((), ("--rows", "8")))
+    assert "8 rows" in many[0]["query_class"]
+    assert many[0]["marginal_usd_per_1k"] > singly[0]["marginal_usd_per_1k"]
+
+
 def test_quotes_say_what_a_looser_slo_would_save(home: Path) -> None:
     found = run(home, "classification", "--rate", "900", "--slo", "min_accuracy=0.71", "--quotes", "--json")
     content = json.loads(found.output)

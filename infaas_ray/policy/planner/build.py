@@ -11,7 +11,7 @@ price on offer, so that on machines that are paid anyway the cheaper variant win
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import inf
+from math import ceil, inf
 from operator import attrgetter
 
 from infaas_ray.domain import OnMiss
@@ -39,7 +39,10 @@ _ELSE = {OnMiss.REJECT: "", OnMiss.DEGRADE: "else degraded", OnMiss.LATE: "else 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """A class of queries and what is expected of it: `demand_qps` rows a second, with head room factor `z`."""
+    """A class of queries and what is expected of it: `demand_qps` rows a second, with head room factor `z`.
+
+    Its queries have `rows_each` rows on average, and `size` at most.
+    """
 
     target: str
     latency_s: float | None
@@ -48,11 +51,14 @@ class Wanted:
     demand_qps: float
     z: float
     on_miss: OnMiss = OnMiss.REJECT
+    size: int = 1
+    rows_each: float = 1.0
 
     @property
     def name(self) -> str:
         """The class in words, by which a plan names it."""
         bounds = [
+            f"{self.size} rows" if self.size > 1 else "",
             "" if self.latency_s is None else f"within {self.latency_s * 1e3:.4g} ms",
             "" if self.min_accuracy is None else f"accuracy {self.min_accuracy:g}",
             "" if self.max_usd_per_1k is None else f"at most {self.max_usd_per_1k:g} USD per 1,000",
@@ -81,7 +87,7 @@ class Known:
     catalog: Catalog
     targets: Mapping[str, tuple[str, ...]]
     fronts: dict[str, list[Offer]] = field(default_factory=dict)
-    capacities: dict[str, Capacity] = field(default_factory=dict)
+    capacities: dict[tuple[str, int], Capacity] = field(default_factory=dict)
 
     def front(self, target: str) -> list[Offer]:
         """The offers behind a target that are worth planning with, cheapest first."""
@@ -91,11 +97,12 @@ class Known:
             known = self.fronts[target] = sorted(undominated(offers), key=attrgetter("usd_per_1k", "name"))
         return known
 
-    def capacity(self, offer: Offer) -> Capacity:
-        """The capacity of a variant."""
-        known = self.capacities.get(offer.name)
+    def capacity(self, offer: Offer, rows_each: float) -> Capacity:
+        """The capacity of a variant for queries of so many rows, to the next whole one."""
+        key = offer.name, ceil(rows_each)
+        known = self.capacities.get(key)
         if known is None:
-            known = self.capacities[offer.name] = Capacity(offer)
+            known = self.capacities[key] = Capacity(offer, key[1])
         return known
 
 
@@ -238,7 +245,9 @@ class Builder:
             if allowed is not None and index is not None:
                 bound_s, shortfall = allowed
                 servers = self._servers(self._variants[index].places)
-                carried = self._known.capacity(offer).carried(bound_s, wanted.demand_qps, wanted.z, servers)
+                carried = self._known.capacity(offer, wanted.rows_each).carried(
+                    bound_s, wanted.demand_qps, wanted.z, servers
+                )
                 if carried is not None:
                     found.append(_Option(offer, index, carried, shortfall))
         return found
@@ -246,7 +255,7 @@ class Builder:
     def _allowed(self, wanted: Wanted, offer: Offer) -> tuple[float, float | None] | None:
         """Within which latency an offer may answer a class, and how far that is from its SLO; None where it may not."""
         bound_s = inf if wanted.latency_s is None else wanted.latency_s - self._settings.overhead_s
-        least_s = self._known.capacity(offer).least_s
+        least_s = self._known.capacity(offer, wanted.rows_each).least_s
         dear = wanted.max_usd_per_1k is not None and offer.usd_per_1k > wanted.max_usd_per_1k
         poor = wanted.min_accuracy is not None and offer.accuracy < wanted.min_accuracy
         match dear, poor, least_s >= bound_s:

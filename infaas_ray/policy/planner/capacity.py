@@ -5,7 +5,8 @@ A query that finds a batch running waits for a time, then runs with its own; the
 k = (D - L99(b)) / L50(b) batches. Over k batches, demand of rate r brings k r L50 rows, give or take the square root;
 capacity must exceed the mean by z of those: the share (1 + z / sqrt(k r L50)) of the demand (square-root staffing, as
 in Halfin and Whitt, "Heavy-Traffic Limits for Queues with Many Exponential Servers", 1981). The batch size that
-carries most is planned with. Tight bounds thus get idle replicas, loose ones full batches.
+carries most is planned with. Tight bounds thus get idle replicas, loose ones full batches. Batches are of whole
+queries: where each has several rows, none is smaller than one query.
 
 Head room is idle time in which neighbours on the same cores or device compute, but a neighbour at work is in the way
 like a batch of one's own. So where replicas share hardware, a row counts for more than its work: as on a machine that
@@ -40,16 +41,16 @@ class Carried:
 
 
 class Capacity:
-    """The capacity of a variant's replicas by latency bound and demand."""
+    """The capacity of a variant's replicas for queries of `rows_each` rows, by latency bound and demand."""
 
     __slots__ = ("_points",)
 
-    def __init__(self, offer: Offer) -> None:
+    def __init__(self, offer: Offer, rows_each: int = 1) -> None:
         limit = offer.variant.batch_limit
         median, high = LatencyCurve.median(offer.profile, limit), LatencyCurve(offer.profile, limit)
-        sizes = [1 << n for n in range(limit.bit_length()) if 1 << n <= limit]
-        if sizes[-1] != limit:
-            sizes.append(limit)
+        most = max(1, limit // rows_each)  # queries in a batch; one with more rows than the limit is computed in parts
+        counts = [1 << n for n in range(most.bit_length())]
+        sizes = [x * rows_each for x in dict.fromkeys((*counts, most))]
         self._points = [_Point(b, median(b), high(b)) for b in sizes]
 
     @property

@@ -158,7 +158,7 @@ class Planned:
         for known in list(self._classes):
             silent_s = now - known.forecast.last_seen
             due = planner.waiting_usd_per_s > 0 and known.forecast.rate_qps * _EXPECTED_S >= 1.0
-            if known.key[0] not in fleet.targets or (not due and silent_s > self._keep_s(known, fleet)):
+            if known.key.target not in fleet.targets or (not due and silent_s > self._keep_s(known, fleet)):
                 self._classes.drop(known.key)
                 continue
             if settled and not self._beyond_slo(known):
@@ -181,9 +181,9 @@ class Planned:
 
     def _keep_s(self, known: Demanded, fleet: Fleet) -> float:
         """For how long a silent class is kept warm: what a wait for its start is worth over the price of keeping it."""
-        front = self._known.front(known.key[0])
-        degradable = front if known.key[4] is OnMiss.DEGRADE else []
-        able = [x for x in front if x.accuracy >= (known.key[2] or 0.0)] or degradable
+        front = self._known.front(known.key.target)
+        degradable = front if known.key.on_miss is OnMiss.DEGRADE else []
+        able = [x for x in front if x.accuracy >= (known.key.min_accuracy or 0.0)] or degradable
         if not able:
             return 0.0
         offer = able[0]
@@ -232,13 +232,15 @@ def _trusted(plan: Plan) -> bool:
 
 
 def _wanted_of(known: Demanded, demand_qps: float, z: float) -> Wanted:
-    target, latency_s, min_accuracy, max_usd, on_miss = known.key
+    key = known.key
     return Wanted(
-        target=target,
-        latency_s=latency_s,
-        min_accuracy=min_accuracy,
-        max_usd_per_1k=max_usd,
+        target=key.target,
+        latency_s=key.latency_s,
+        min_accuracy=key.min_accuracy,
+        max_usd_per_1k=key.max_usd_per_1k,
         demand_qps=demand_qps,
         z=z,
-        on_miss=on_miss,
+        on_miss=key.on_miss,
+        size=key.size,
+        rows_each=known.rows_each,
     )

@@ -33,6 +33,17 @@ def test_a_tighter_bound_carries_less_and_more_demand_pools_better() -> None:
     assert small.rate_qps < large.rate_qps
 
 
+def test_batches_are_of_whole_queries() -> None:
+    one, three, nine = (Capacity(NET, rows) for rows in (1, 3, 9))
+    assert one.least_s == 0.010
+    assert three.least_s == pytest.approx(0.014)  # between 1 row and 8
+    assert nine.least_s == 0.048  # two full batches
+    assert three.carried(0.013, 100.0, 2.0) is None
+    found = three.carried(inf, 10_000, 2.0)
+    assert found is not None
+    assert found.busy_s == pytest.approx(0.010 / 6)  # six rows fit the batch limit of eight
+
+
 def test_more_head_room_carries_less() -> None:
     some, more = (Capacity(NET).carried(0.03, 100.0, z) for z in (1.0, 3.0))
     assert some is not None
