@@ -9,7 +9,7 @@ BENCH_ARGS ?=
 PIP_ARGS ?=
 HOME_DEMO ?= .infaas/demo
 
-.PHONY: help setup peers demo serve test test-unit test-clusters bench-selection bench-planner bench-start bench-serving bench-live bench-variants bench-gpu \
+.PHONY: help setup peers demo serve test test-unit test-clusters test-autoscaling test-ray-up bench-selection bench-planner bench-start bench-serving bench-live bench-variants bench-gpu \
 	bench-simulator bench-headline check format constraints clean
 
 help:  ## this list
@@ -23,6 +23,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=24"
 	$(BIN)/python -m pip install --quiet --progress-bar off $(PIP_ARGS) -c constraints.txt -e '.[demo,dev]'
+	$(BIN)/python -m compileall -q infaas_ray  # pip compiles what it copies; this it links to
 	@touch $(STAMP)
 
 peers: $(PEERS_STAMP)  ## the other servers that bench-serving measures, in an environment of their own
@@ -47,14 +48,20 @@ bench-variants: setup  ## generate and profile the variants of two networks, and
 bench-gpu: setup  ## the same on an NVIDIA GPU, for two networks; writes configs/profiles/
 	$(BIN)/python -m benchmarks.gpu.run
 
-test: setup  ## unit tests, property tests with many examples, runs of policies, integration tests on a local Ray
+test: setup  ## unit tests, property tests with many examples, runs of policies, integration tests on Ray
 	$(BIN)/python -m pytest tests/unit
 	$(BIN)/python -m pytest tests/unit -m hypothesis --hypothesis-profile=thorough
 	$(BIN)/python -m pytest tests/runs --hypothesis-profile=thorough
 	$(BIN)/python -m pytest tests/integration
+	$(MAKE) test-clusters
 
-test-clusters: setup  ## machines through Ray's real autoscaler, and `ray up` on a mock EC2: five minutes on a quiet machine
+test-clusters: setup  ## machines through Ray's real autoscaler, and beside it `ray up` on a mock EC2
+	$(MAKE) --no-print-directory --jobs 2 --output-sync test-autoscaling test-ray-up
+
+test-autoscaling: setup
 	$(BIN)/python -m pytest tests/clusters/autoscaling
+
+test-ray-up: setup
 	$(BIN)/python -m pytest tests/clusters/test_ray_up.py
 
 test-unit: setup  ## the quick tests: no Ray, no network, no model framework

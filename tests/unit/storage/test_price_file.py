@@ -47,15 +47,23 @@ def test_source_and_date_are_added_where_there_were_none(text: str) -> None:
     assert (found["gpu"]["source"], found["gpu"]["date"]) == (NEW.source, NEW.date)
 
 
-@pytest.mark.parametrize("name", ["aws.yaml", "aws-2026.yaml"])
 @given(usd=st.floats(1e-6, 1e4), source=st.text(max_size=40))
-def test_any_price_of_our_catalogues_can_change(name: str, usd: float, source: str) -> None:
+def test_any_price_and_source_can_be_read_again(usd: float, source: str) -> None:
+    fresh = with_prices(BLOCK, {"cpu": NewPrice(usd_per_hour=usd, source=source, date="2026-11-26")})
+    changed, other = from_yaml(fresh)["worker_types"]
+    assert changed["usd_per_hour"] == pytest.approx(usd, abs=1e-6)
+    assert changed["source"] == source
+    assert other == from_yaml(BLOCK)["worker_types"][1]
+    assert fresh.count("\n") == BLOCK.count("\n")
+
+
+@pytest.mark.parametrize("name", ["aws.yaml", "aws-2026.yaml"])
+def test_prices_of_our_catalogues_can_change(name: str) -> None:
     text = (CATALOGS / name).read_text()
     rows = from_yaml(text)["worker_types"]
-    fresh = with_prices(text, {rows[3]["name"]: NewPrice(usd_per_hour=usd, source=source, date="2026-11-26")})
+    fresh = with_prices(text, {rows[3]["name"]: NEW})
     found = from_yaml(fresh)["worker_types"]
-    assert found[3]["usd_per_hour"] == pytest.approx(usd, abs=1e-6)
-    assert found[3]["source"] == source
+    assert (found[3]["usd_per_hour"], found[3]["source"]) == (NEW.usd_per_hour, NEW.source)
     assert [x for n, x in enumerate(found) if n != 3] == [x for n, x in enumerate(rows) if n != 3]
     assert fresh.count("\n") == text.count("\n")
 
