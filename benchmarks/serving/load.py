@@ -10,6 +10,7 @@ or this process was late, so that a server that stalls cannot make its own load 
 """
 
 import asyncio
+import os
 import random
 import re
 import sys
@@ -395,14 +396,15 @@ class Run:
 def main() -> None:
     """Do the jobs that come in, one after the other."""
     decode = msgspec.json.Decoder(Job).decode
+    out = os.fdopen(sys.stdout.fileno(), "wb", closefd=False)  # buffered under PYTHONUNBUFFERED too: writes all it gets
     for line in sys.stdin.buffer:
         job = decode(line)
         try:
             answer = msgspec.json.encode(uvloop.run(Run(job).go()))
         except OSError as error:
             answer = msgspec.json.encode({"error": str(error)})
-        sys.stdout.buffer.write(answer + b"\n")
-        sys.stdout.buffer.flush()
+        out.write(answer + b"\n")
+        out.flush()
 
 
 if __name__ == "__main__":
