@@ -1,11 +1,12 @@
 """The classes of queries that are asked for, with the demand to expect of each and the head room that it needs.
 
-Rules: every target, SLO and size that routers report is a class of its own; it is forgotten when it was silent for long
-enough. A class whose queries miss their SLO although its replicas are as planned gets more head room, one that hardly
-misses gets less: the factor moves slowly between `_LEAST_ROOM` and `_MOST_ROOM`, towards `_MISSES` of its queries.
+Rules: every target, SLO and size that routers report is a class of its own, as far as `bounds` tells SLOs apart; it is
+forgotten when it was silent for long enough, or longest of `_MOST`. A class whose queries miss their SLO although its
+replicas are as planned gets more head room, one that hardly misses gets less: the factor moves slowly between
+`_LEAST_ROOM` and `_MOST_ROOM`, towards `_MISSES` of its queries.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,7 +19,10 @@ _MISSES = 0.003
 _LEAST_ROOM, _MOST_ROOM = 0.5, 4.0
 _JUDGED = 500  # queries after which head room is judged
 
+_MOST = 500  # classes
 _ROWS_EACH_MEMORY = 0.05  # weight of a report in the mean rows of a query
+
+Bounds = Callable[[ClassCount], ClassCount]
 
 
 class Key(NamedTuple):
@@ -68,10 +72,10 @@ class DemandClasses:
         """The classes, in the order in which they were first seen."""
         return iter(self._classes.values())
 
-    def take(self, reports: Iterable[TrafficReported], now: float) -> None:
-        """Take in what routers report."""
+    def take(self, reports: Iterable[TrafficReported], now: float, bounds: Bounds = lambda x: x) -> None:
+        """Take in what routers report; `bounds` makes bounds that come to the same the same."""
         for report in reports:
-            for count in report.classes:
+            for count in map(bounds, report.classes):
                 if count.rows <= 0:
                     continue
                 known = self._class(count, now)
@@ -91,5 +95,7 @@ class DemandClasses:
         key = Key(count.target, count.latency_s, count.min_accuracy, count.max_usd_per_1k, count.on_miss, size)
         known = self._classes.get(key)
         if known is None:
+            if len(self._classes) >= _MOST:
+                self.drop(min(self._classes.values(), key=lambda x: x.forecast.last_seen).key)
             known = self._classes[key] = Demanded(key, Forecast(self._quantile, now), count.rows_each)
         return known

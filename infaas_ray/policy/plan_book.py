@@ -1,7 +1,7 @@
 """Which plan is followed, and for what problem and why it was made.
 
 Rule: a plan is asked for by an action and comes back as a fact; both pass the controller, and the strategy says by its
-number which one it follows. What is older than that one is forgotten.
+number which one it follows. What is older than that one is forgotten, and all but the last `_MOST`.
 """
 
 from collections import Counter
@@ -13,6 +13,8 @@ from infaas_ray.policy.autoscaler import Autoscaler
 from infaas_ray.policy.lifecycle import State
 from infaas_ray.policy.messages import Action, Event, PlanMade, SolvePlan
 from infaas_ray.policy.planner.problem import Plan, PlanProblem
+
+_MOST = 20  # plans that were asked for and not followed yet
 
 
 class Followed(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,7 +53,8 @@ class PlanBook:
         self._made.update((x.number, x) for x in events if isinstance(x, PlanMade) and x.plan is not None)
         self._asked.update((x.number, (now, x)) for x in actions if isinstance(x, SolvePlan))
         for book in (self._asked, self._made):
-            for number in [x for x in book if x < followed]:
+            recent = set(sorted(book)[-_MOST:])
+            for number in [x for x in book if x < followed or (x not in recent and x != followed)]:
                 del book[number]
 
     def running(self, autoscaler: Autoscaler, now: float, others: int = 0) -> RunningPlan:

@@ -266,12 +266,13 @@ class Router:
         if asked.left:
             return
         asked.left = True
+        missed = isinstance(outcome, Unavailable | DeadlineExceeded)
+        if missed or (isinstance(outcome, Answer) and not outcome.slo_met):
+            self._missed[asked.query.target, asked.query.slo, asked.query.rows] += 1
         self._count_out(_kind_of(outcome), asked.query, outcome if isinstance(outcome, Answer) else None)
         asked.done(outcome)
 
     def _count_out(self, kind: str, query: Query, answer: Answer | None) -> None:
-        if kind in ("rejected", "expired") or (answer is not None and not answer.slo_met):
-            self._missed[query.target, query.slo, query.rows] += 1
         self.counts[kind] += query.bundle
         self.on_outcome(kind, query, answer)
 
@@ -328,6 +329,8 @@ class Router:
         asked.task = asyncio.get_running_loop().create_task(job)
 
     def _count_wanted(self, decision: Dispatch | Load | Reject, query: Query) -> None:
+        if isinstance(decision, Reject) and decision.permanent:
+            return  # no demand: nothing that could be started would answer it
         rows = query.rows
         self._wished[query.target, query.slo, rows] += 1
         if decision.wanted is not None:

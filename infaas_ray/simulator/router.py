@@ -138,7 +138,6 @@ class Router:
 
     def arrive(self, kind: Kind) -> None:
         """A query comes in."""
-        self._asked[kind.number] += 1
         self._route(Flight(kind, self, self._engine.now))
 
     def _route(self, flight: Flight) -> None:
@@ -161,6 +160,7 @@ class Router:
         if not flight.counted:
             flight.counted = True
             wanted = decision.wanted
+            self._asked[kind.number] += not (isinstance(decision, Reject) and decision.permanent)
             if wanted is not None:
                 self._wanted[wanted] = self._wanted.get(wanted, 0) + kind.rows
                 if isinstance(decision, Reject):
@@ -170,7 +170,10 @@ class Router:
         elif isinstance(decision, Load):
             self._wait(flight, decision, waited_s)
         else:
-            if decision.load is not None and not decision.permanent:
+            if decision.permanent:
+                self._account.refused(flight)
+                return
+            if decision.load is not None:
                 self._request_load(decision.load, None)
             self._leave(flight, self._account.refused)
 

@@ -11,7 +11,11 @@ from infaas_ray.policy.autoscaler import Autoscaler, ScalingSettings
 from infaas_ray.policy.lifecycle import State
 from infaas_ray.policy.messages import DrainReplica, LoadRequested, PlanMade, ReplicaFailed, SolvePlan, StartReplica
 from infaas_ray.policy.planner.problem import Plan
+from infaas_ray.policy.planner.solve import solve
+from infaas_ray.policy.scaling.plan_follower import PlanFollower
 from infaas_ray.policy.scaling.settings import PlannerSettings
+from infaas_ray.policy.scaling.strategy import Orders, Situation
+from infaas_ray.policy.traffic import Traffic
 from tests.unit.policy.builders import offer, v, worker, worker_type
 from tests.unit.policy.fluid import Asked, serve
 from tests.unit.policy.world import World, requests, starts
@@ -193,6 +197,56 @@ def test_a_loose_plan_is_not_followed_where_there_is_a_better_one() -> None:
     loose = Plan(workers={"cpu": 9}, objective_usd_per_hour=9.0, bound_usd_per_hour=0.4)
     actions = world.step(PlanMade(number=plans[-1].number, plan=loose, took_s=1.0))
     assert requests(actions) == []
+
+
+def test_a_loose_plan_is_better_than_one_of_long_ago() -> None:
+    world = on_demand(SMALL, types=(CPU,))
+    world.ask(Asked(rows=100, latency_s=0.5), seconds=60)
+    world.solve = lambda problem, time_limit_s: replace(solve(problem, time_limit_s), bound_usd_per_hour=0.01)
+    world.ask(Asked(rows=3000, latency_s=0.5), seconds=50)
+    assert world.missed > 0.5
+    world.ask(Asked(rows=3000, latency_s=0.5), seconds=60)
+    assert world.missed == 0.0
+
+
+def test_a_variant_that_cannot_start_hides_no_other() -> None:
+    twin = offer("twin", usd=0.002, accuracy=0.7, rate_qps=600)
+    world = on_demand(SMALL, twin, types=(CPU,))
+    world.load_s = 1e9  # nothing becomes ready by itself
+    asked = Asked(rows=1500, latency_s=0.5)
+    world.ask(asked, seconds=20)
+    starting = [x for x in world.autoscaler.fleet.replicas.values() if x.variant == SMALL.name]
+    assert starting
+    failed = [ReplicaFailed(replica=x.id, variant=x.variant, reason="corrupt", permanent=True) for x in starting]
+    world.load_s = 1.0
+    world.step(*failed)
+    world.ask(asked, seconds=150)
+    assert set(world.counts()) == {twin.name}
+    assert world.missed == 0.0
+
+
+def test_what_only_the_loosest_queries_of_a_class_can_have_is_there_for_them() -> None:
+    world = on_demand(SMALL, types=(CPU,))
+    least_s = SMALL.profile.latency_s(1)
+    world.ask(Asked(rows=5, latency_s=least_s * 1.01), seconds=60)  # less than what the way is planned to take
+    assert world.counts() == {SMALL.name: 1}
+
+
+def test_only_machines_that_were_too_many_all_the_time_are_given_back() -> None:
+    world = on_demand(SMALL, types=(CPU,), release_s=20.0)
+    fleet, follower = world.autoscaler.fleet, PlanFollower(world.autoscaler.settings)
+    for name in ("a", "b", "c", "d"):
+        fleet.apply(worker(name, kind="cpu"), 0.0)
+    left: list[str] = []
+    for second in range(100, 140):
+        orders = Orders(fleet, float(second))
+        plan = Plan(workers={"cpu": 3 if second < 119 else 0})
+        situation = Situation(fleet=fleet, traffic=Traffic(10.0), requests={}, lost=(), pins={}, now=float(second))
+        follower.follow(plan, {}, situation, orders, ())
+        left += [x.name for x in fleet.workers.values() if x.leaving and x.name not in left]
+        if left:
+            break
+    assert len(left) == 1
 
 
 def test_where_machines_cost_nothing_a_plan_is_followed_however_loose_its_share() -> None:

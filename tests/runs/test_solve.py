@@ -275,3 +275,12 @@ def test_change_demand_keeps_everything_else() -> None:
     made = make_problem(_SMALL, 1)
     changed = change_demand(made, 2)
     assert (changed.types, changed.variants) == (made.types, made.variants)
+
+
+def test_a_small_class_is_not_refused_for_being_small_beside_what_is_there() -> None:
+    kinds = (worker("dear", 1.0, 32.8, now=15, most=20), worker("cheap", 8.0, 0.384))
+    nets = (variant("large", at(now=15)), variant("net", at(on=1)))
+    classes = (asked(1490.0, option(0, 100.0), refusal=1.8), asked(20.0, option(1, 100.0), name="d", refusal=0.1))
+    plan = solve(problem(kinds, nets, classes), 1.0)
+    assert plan.refused_qps == {}
+    assert plan.workers == {"dear": 15, "cheap": 1}

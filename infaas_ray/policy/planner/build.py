@@ -8,15 +8,20 @@ variants that cannot do better, at a price between the two. Beside the machines 
 price on offer, so that on machines that are paid anyway the cheaper variant wins too.
 """
 
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from math import ceil, inf
+from dataclasses import dataclass, field, replace
+from math import ceil, floor, inf
 from operator import attrgetter
 
+import msgspec
+
 from infaas_ray.domain import OnMiss
+from infaas_ray.policy.demand import LATENCY_STEP
 from infaas_ray.policy.fleet import Fleet
 from infaas_ray.policy.lifecycle import State
+from infaas_ray.policy.messages import ClassCount
 from infaas_ray.policy.planner.capacity import Capacity, Carried, undominated
 from infaas_ray.policy.planner.problem import (
     PlanClass,
@@ -61,7 +66,7 @@ class Wanted:
             f"{self.size} rows" if self.size > 1 else "",
             "" if self.latency_s is None else f"within {self.latency_s * 1e3:.4g} ms",
             "" if self.min_accuracy is None else f"accuracy {self.min_accuracy:g}",
-            "" if self.max_usd_per_1k is None else f"at most {self.max_usd_per_1k:g} USD per 1,000",
+            "" if self.max_usd_per_1k is None else f"at most {self.max_usd_per_1k:.9g} USD per 1,000",
             _ELSE[self.on_miss],
         ]
         return ", ".join([self.target, *(x for x in bounds if x)])
@@ -87,6 +92,7 @@ class Known:
     catalog: Catalog
     targets: Mapping[str, tuple[str, ...]]
     fronts: dict[str, list[Offer]] = field(default_factory=dict)
+    levels: dict[str, tuple[list[float], list[float]]] = field(default_factory=dict)
     capacities: dict[tuple[str, int], Capacity] = field(default_factory=dict)
 
     def front(self, target: str) -> list[Offer]:
@@ -96,6 +102,28 @@ class Known:
             offers = [self.catalog.offers[x] for x in self.targets.get(target, ())]
             known = self.fronts[target] = sorted(undominated(offers), key=attrgetter("usd_per_1k", "name"))
         return known
+
+    def bounds(self, count: ClassCount) -> ClassCount:
+        """The same with bounds on accuracy and price that admit the same variants: those of a variant."""
+        target = count.target
+        known = self.levels.get(target)
+        if known is None:
+            offers = [self.catalog.offers[x] for x in self.targets.get(target, ())]
+            least = sorted({_six_digits(x.accuracy) for x in offers})
+            known = self.levels[target] = [*least, 1.0], [0.0, *sorted({x.usd_per_1k for x in offers})]
+        accuracies, prices = known
+        accuracy, usd = count.min_accuracy, count.max_usd_per_1k
+        if accuracy is not None:
+            accuracy = accuracies[min(bisect_left(accuracies, _six_digits(accuracy)), len(accuracies) - 1)]
+        if usd is not None:
+            usd = prices[bisect_right(prices, usd) - 1]
+        return msgspec.structs.replace(count, min_accuracy=accuracy, max_usd_per_1k=usd)
+
+    def front_without(self, target: str, lost: Sequence[Offer]) -> list[Offer]:
+        """The same, if there were none of these."""
+        names = {x.name for x in lost}
+        offers = [self.catalog.offers[x] for x in self.targets.get(target, ()) if x not in names]
+        return sorted(undominated(offers), key=attrgetter("usd_per_1k", "name"))
 
     def capacity(self, offer: Offer, rows_each: float) -> Capacity:
         """The capacity of a variant for queries of so many rows, to the next whole one."""
@@ -217,7 +245,7 @@ class Builder:
     # ---- classes
 
     def _class(self, wanted: Wanted) -> PlanClass | None:
-        options = self._options(wanted)
+        options = self._options(wanted) or self._options(self._at_most(wanted))
         if not options:
             return None
         serving = self._serving(wanted, [x for x in options if x.shortfall is None] or options)
@@ -239,7 +267,7 @@ class Builder:
 
     def _options(self, wanted: Wanted) -> list[_Option]:
         found = []
-        for offer in self._known.front(wanted.target):
+        for offer in self._front(wanted.target):
             allowed = self._allowed(wanted, offer)
             index = self._index(offer) if allowed is not None else None
             if allowed is not None and index is not None:
@@ -251,6 +279,19 @@ class Builder:
                 if carried is not None:
                     found.append(_Option(offer, index, carried, shortfall))
         return found
+
+    def _at_most(self, wanted: Wanted) -> Wanted:
+        """The class with the bound that its loosest queries have: what only some of them can be met by is there too."""
+        if wanted.latency_s is None:
+            return wanted
+        return replace(wanted, latency_s=wanted.latency_s * LATENCY_STEP + self._settings.overhead_s)
+
+    def _front(self, target: str) -> list[Offer]:
+        """The offers that are worth planning with; what cannot be started, and is not there, hides no other."""
+        known, fleet = self._known, self._fleet
+        front = known.front(target)
+        lost = [x for x in front if fleet.blocks.failing(x.name, self._now) and not fleet.of(x.name, *State)]
+        return known.front_without(target, lost) if lost else front
 
     def _allowed(self, wanted: Wanted, offer: Offer) -> tuple[float, float | None] | None:
         """Within which latency an offer may answer a class, and how far that is from its SLO; None where it may not."""
@@ -296,3 +337,7 @@ class Builder:
             for place in self._variants[x.variant].places
         ]
         return max(dearest, min(alone, default=0.0))
+
+
+def _six_digits(accuracy: float) -> float:
+    return floor(accuracy * 1e6 + 1e-6) / 1e6

@@ -1,11 +1,12 @@
 """From a problem to a plan.
 
 Rule: leave out dominated variants; solve the linear program for a bound and prices. Where what is there now serves the
-demand at a price that is proven to be within `KEEP_GAP` of the best, it stays: swapping would gain next to nothing.
-Else branch and bound where the problem is small enough (and of plans on the machines that it finds, one that changes
-little), or rounding. What comes out is packed worker by worker (and,
-where that takes more workers, solved once more with some room left), and the flows are computed anew for the replicas
-that fit, so a plan never holds, works or has more than it may.
+demand at a price that is proven to be within `KEEP_GAP` of the best, it stays: swapping would gain next to nothing. The
+gap is a share of what machines cost, and what is there refuses no more than the linear program does, or a small class
+beside a large one could be refused for ever. Else branch and bound where the problem is small enough (and of plans on
+the machines that it finds, one that changes little), or rounding. What comes out is packed worker by worker (and, where
+that takes more workers, solved once more with some room left), and the flows are computed anew for the replicas that
+fit, so a plan never holds, works or has more than it may.
 The same problem, time and gap give the same plan, as long as the time does not run out.
 """
 
@@ -51,7 +52,7 @@ def solve(problem: PlanProblem, time_limit_s: float = 2.0, gap: float = 0.005, k
     frame = _frame(problem, model)
     liked = whole_workers(model, base, time_limit_s * _WORKERS_SHARE)
     present = _present(frame)
-    if present is not None and present.score * (1 - keep_gap) <= liked.bound_usd_per_hour:
+    if present is not None and _near(present, keep_gap, liked.bound_usd_per_hour, base.values[model.columns.refused]):
         return _plan(frame, _trimmed(frame, present), base, liked.bound_usd_per_hour, "kept")
     made = {} if present is None else {"kept": present}
     left_s, bound = time_limit_s * (1 - _WORKERS_SHARE - _SETTLE_SHARE), liked.bound_usd_per_hour
@@ -136,6 +137,12 @@ def _present(frame: _Frame) -> "_Made | None":
         return None
 
 
+def _near(made: _Made, gap: float, score: float, refused: Floats) -> bool:
+    """Whether it refuses no more than `refused`, and scores above `score` at most the share `gap` of its machines."""
+    enough = bool((made.refused <= refused + _LEAST_FLOW_QPS).all())
+    return enough and made.score - gap * made.machines_usd_per_hour <= score
+
+
 def _trimmed(frame: _Frame, present: _Made) -> _Made:
     """What is there without the replicas that nothing flows to, where that costs no more."""
     problem, model = frame.problem, frame.model
@@ -171,7 +178,7 @@ def _settled(frame: _Frame, best: _Made, time_limit_s: float, keep_gap: float) -
         return best
     found = _fitted(frame, *_counts(model, values))
     fewer = _starts(frame, found) < _starts(frame, best)
-    return found if fewer and found.score * (1 - keep_gap) <= best.score else best
+    return found if fewer and _near(found, keep_gap, best.score, best.refused) else best
 
 
 def _starts(frame: _Frame, made: _Made) -> int:

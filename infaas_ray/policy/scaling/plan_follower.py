@@ -35,7 +35,9 @@ class PlanFollower:
     def __init__(self, settings: ScalingSettings) -> None:
         self._settings = settings
         self._surplus_since: dict[Spot, float] = {}
-        self._idle_since: dict[str, float] = {}
+        self._idle: dict[
+            str, tuple[float, int]
+        ] = {}  # since when machines of a type were too many, and how many at least
         self._plan = Plan()
         self._able: Able = {}
         self._asked_for: Container[str] = ()
@@ -162,14 +164,16 @@ class PlanFollower:
         for name, here in have.items():
             wanted = plan.workers.get(name, 0)
             if wanted >= here:
-                self._idle_since.pop(name, None)
+                self._idle.pop(name, None)
                 continue
-            held_s = situation.now - self._idle_since.setdefault(name, situation.now)
+            since, least = self._idle.get(name, (situation.now, here - wanted))
+            self._idle[name] = since, min(least, here - wanted)
+            held_s = situation.now - since
             kind = fleet.catalog.worker_types[name]
             least_s = max(self._settings.planner.release_s, fleet.machines.boot_s(kind))
             if held_s >= least_s:
                 awaited = unready(plan, fleet) if held_s < least_s + _SUCCESSION_S else set()
-                self._give_back(name, here - wanted, held_s, awaited, fleet, orders)
+                self._give_back(name, self._idle[name][1], held_s, awaited, fleet, orders)
 
     def _give_back(self, name: str, count: int, held_s: float, awaited: set[str], fleet: Fleet, orders: Orders) -> None:
         """Release so many workers of a type: those on their way first, then the emptiest.
@@ -186,7 +190,7 @@ class PlanFollower:
         for worker in going:
             orders.leave(worker.name, because)
         if len(going) == count - coming:
-            self._idle_since.pop(name, None)
+            self._idle.pop(name, None)
 
 
 def unready(plan: Plan, fleet: Fleet) -> set[str]:

@@ -7,7 +7,7 @@ Rules:
 - It is followed as `plan_follower` says.
 - A load that a query asks for is started at once where nothing of its architecture is there, coming or planned; else
   the plan decides, which knows what all queries ask for.
-- A plan that is far from proven the best (the solver had no time) is not followed if there is another.
+- A plan that is far from proven the best (the solver had no time) is not followed if there is another that is not old.
 - A class that fell silent, longer than chance has it, is kept warm for as long as that is cheaper than letting its next
   query wait for a start.
 """
@@ -36,6 +36,7 @@ _OUTGROWN_QPS = 1.0  # and at least so much more
 _LOST_S = 30.0  # after which a plan that did not come is not waited for
 _REPLICA_HORIZON_S = 5.0  # to look ahead where no machine can be asked for
 _LOOSE_GAP = 0.1  # a plan that may be dearer than the best by more than this share is not trusted
+_LOOSE_AFTER_S = 60.0  # but it is better than what was planned so long ago
 _LOOSE_USD_PER_HOUR = 0.01  # and by more than this: where machines cost nothing, shares say nothing
 _EXPECTED_S = 60.0  # a class of which a query is expected within this time did not fall silent: it may be chance
 _KEEP_LEAST_S, _KEEP_MOST_S = 10.0, 3600.0
@@ -61,6 +62,7 @@ class Planned:
         self._waiting = False
         self._plan: Plan | None = None
         self.followed = 0  # the number of the plan that is followed; 0 where there is none
+        self._planned_at = 0.0
         self._planned: Mapping[str, float] = {}
         self._shape: object = None
         self._pending: dict[str, tuple[str, float]] = {}
@@ -74,10 +76,10 @@ class Planned:
         fleet, now = situation.fleet, situation.now
         if self._known.catalog is not fleet.catalog:
             self._known = Known(fleet.catalog, fleet.targets)
-        self._classes.take(situation.reports, now)
+        self._classes.take(situation.reports, now, self._known.bounds)
         self._note_machines(fleet)
         for made in situation.plans:
-            self._take(made)
+            self._take(made, now)
         self._answer(situation, orders)
         if self._plan is not None:
             self._follower.follow(self._plan, self._able, situation, orders, self._pending)
@@ -91,12 +93,14 @@ class Planned:
 
     # ---- plans
 
-    def _take(self, made: PlanMade) -> None:
+    def _take(self, made: PlanMade, now: float) -> None:
         if made.number != self._asked.number:
             return
         self._waiting = False
-        if made.plan is not None and (self._plan is None or _trusted(made.plan)):
+        old = self._plan is None or now - self._planned_at > _LOOSE_AFTER_S
+        if made.plan is not None and (old or _trusted(made.plan)):
             self._plan, self._planned, self._able = made.plan, self._asked.demand, self._asked.able
+            self._planned_at = now
             self.followed = made.number
 
     def _ask(self, situation: Situation, orders: Orders) -> None:

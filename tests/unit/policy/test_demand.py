@@ -4,7 +4,8 @@ from infaas_ray.domain import SLO, OnMiss
 from infaas_ray.policy.demand import class_counts, size_of
 from infaas_ray.policy.demand_classes import DemandClasses
 from infaas_ray.policy.messages import ClassCount
-from tests.unit.policy.builders import traffic
+from infaas_ray.policy.planner.build import Known
+from tests.unit.policy.builders import USE_CASE, catalog, offer, traffic
 
 
 def test_near_bounds_are_one_class_and_what_a_miss_allows_tells_classes_apart() -> None:
@@ -39,3 +40,22 @@ def test_demand_is_kept_by_class() -> None:
     counts = [ClassCount(target="t", min_accuracy=0.8, on_miss=x, rows=10) for x in OnMiss]
     classes.take([traffic(classes=counts)], 1.0)
     assert [x.key.on_miss for x in classes] == list(OnMiss)
+
+
+def test_bounds_that_admit_the_same_variants_are_one_class() -> None:
+    found = catalog(offer("poor", accuracy=0.7, usd=0.001), offer("good", accuracy=0.9, usd=0.002))
+    known = Known(found, found.targets())
+    classes = DemandClasses(0.95)
+    counts = [
+        ClassCount(target=USE_CASE, min_accuracy=0.7 + x / 10_000, max_usd_per_1k=0.0021 + x / 1e6, rows=1)
+        for x in range(1, 1000)
+    ]
+    classes.take([traffic(classes=counts)], 1.0, known.bounds)
+    assert [(x.key.min_accuracy, x.key.max_usd_per_1k) for x in classes] == [(0.9, 0.002)]
+
+
+def test_of_too_many_classes_the_one_that_was_silent_longest_goes() -> None:
+    classes = DemandClasses(0.95)
+    for second in range(600):
+        classes.take([traffic(classes=[ClassCount(target=f"t{second}", rows=1)])], float(second))
+    assert [x.key.target for x in classes] == [f"t{second}" for second in range(100, 600)]

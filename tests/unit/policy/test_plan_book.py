@@ -79,10 +79,10 @@ def test_alternatives_are_what_would_be_asked_for_with_one_bound_looser() -> Non
     problems = turns.book.running(turns.autoscaler, turns.now, others=10).problems
     now = problems[""].classes[0]
     assert len(problems) == 3
-    latency = next(x for name, x in problems.items() if name.endswith("within 750 ms, accuracy 0.7"))
+    latency = next(x for name, x in problems.items() if name.endswith("within 750 ms, accuracy 0.9"))
     assert latency.classes[0].demand_qps == pytest.approx(now.demand_qps)
     assert latency.classes[0].options[0].rate_qps >= now.options[0].rate_qps
-    assert any(name.endswith("accuracy 0.68") for name in problems)
+    assert any(name.endswith("accuracy 0.88") for name in problems)
     assert len(turns.book.running(turns.autoscaler, turns.now, others=1).problems) == 2
 
 

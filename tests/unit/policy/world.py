@@ -51,6 +51,7 @@ class World:
         self.autoscaler = Autoscaler(settings or ScalingSettings(strategy="individual", start_overhead_s=0.0))
         self.now = 0.0
         self.load_s = load_s
+        self.solve = solve
         self.types = {x.name: x for x in types}
         self.failing: set[str] = set()
         self.missed = 0.0  # share of rows in the last second that `ask` found no room for
@@ -130,7 +131,7 @@ class World:
                 for name, count in counts.items():
                     self._have(self.types[name], count)
             case SolvePlan(number=number, problem=problem):
-                plan = solve(problem, time_limit_s=10.0)
+                plan = self.solve(problem, time_limit_s=10.0)
                 self._due.append((self.now + 0.5, PlanMade(number=number, plan=plan, took_s=0.5)))
 
     def _have(self, known: WorkerType, count: int) -> None:
