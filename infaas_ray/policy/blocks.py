@@ -1,4 +1,4 @@
-"""Which variants (or worker types) are not to be started for now, and why.
+"""Which variants (or worker types) are not to be started for now, and why; and on which workers their starts failed.
 
 Rules:
 - A failed start blocks its variant for `first_s`, then twice as long each time, up to `most_s`; a failure that cannot
@@ -8,8 +8,11 @@ Rules:
 - Replicas that were ordered before the last failure show nothing new when they fail too: those that fail together count
   once.
 - What failed on a worker shortly before the worker was lost was not the variant's fault, and is forgiven.
+- On which workers starts of a variant failed is remembered, so that it is tried elsewhere: until it is ready there, the
+  worker goes, or the catalogue changes. What cannot heal would fail anywhere, and is not held against the worker.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
@@ -55,6 +58,7 @@ class Blocks:
         self._most_s = most_s
         self._blocks: dict[str, Block] = {}
         self._failures: dict[str, _Failures] = {}
+        self._failed_on: dict[str, Counter[str]] = {}
 
     def add(self, variant: str, reason: str, until: float, failing: bool = False) -> None:
         """Block a variant; a block that lasts longer stays."""
@@ -82,15 +86,28 @@ class Blocks:
         self._blocks = {name: block for name, block in self._blocks.items() if now < block.until}
         return {name: block.reason for name, block in self._blocks.items()}
 
-    def forget_permanent(self) -> None:
-        """The catalogue changed: what could not heal may have been repaired."""
+    def failed_on(self, variant: str) -> Mapping[str, int]:
+        """The workers on which starts of the variant failed, and how many."""
+        return self._failed_on.get(variant, {})
+
+    def catalog_changed(self) -> None:
+        """The catalogue changed: what could not heal, or failed on some workers, may have been repaired."""
         self._blocks = {name: block for name, block in self._blocks.items() if block.until < inf}
+        self._failed_on.clear()
+
+    def ready(self, variant: str, worker: str) -> None:
+        """A start succeeded on this worker."""
+        if variant in self._failed_on:
+            self._failed_on[variant].pop(worker, None)
 
     def failed(self, attempt: Attempt, reason: str, permanent: bool, now: float) -> None:
         """A start failed."""
         if permanent:
             self.add(attempt.variant, f"it cannot start: {reason}", inf, failing=True)
-        elif count := self._count(attempt, now):
+            return
+        if attempt.worker:
+            self._failed_on.setdefault(attempt.variant, Counter())[attempt.worker] += 1
+        if count := self._count(attempt, now):
             self._block(attempt.variant, count, reason, now)
 
     def died(self, attempt: Attempt, lived_s: float, now: float) -> None:
@@ -100,6 +117,8 @@ class Blocks:
 
     def worker_lost(self, worker: str, now: float) -> None:
         """A worker is gone."""
+        for failed in self._failed_on.values():
+            failed.pop(worker, None)
         for variant, known in list(self._failures.items()):
             if known.worker == worker and now - known.last <= _SAME_FATE_S:
                 self._failures[variant] = _Failures(known.count - 1, known.last, "")

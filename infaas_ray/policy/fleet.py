@@ -130,7 +130,8 @@ class Fleet:
             for name, rooms in self._rooms_now().items()
             if worker_type in (None, name) and (not named or name in named)
         ]
-        return place(options, Crowd(siblings=siblings, evenly=evenly))
+        crowd = Crowd(siblings=siblings, failures=self.blocks.failed_on(variant), evenly=evenly)
+        return place(options, crowd)
 
     def _rooms_now(self) -> Mapping[str, Rooms]:
         """The rooms by worker type, with what has changed since they were last asked for."""
@@ -289,7 +290,7 @@ class Fleet:
         self.targets = catalog.targets()
         self._needs.clear()
         self._roster.forget_published()
-        self.blocks.forget_permanent()
+        self.blocks.catalog_changed()
         for replica in self.replicas.values():
             if replica.needs is None and replica.variant in catalog.offers:
                 worker = self.workers[replica.worker]
@@ -371,6 +372,7 @@ class Fleet:
             self._roster.readdress(known, event.address)
             if was_starting:
                 self._learn_start(known.variant, now - known.requested_at)
+                self.blocks.ready(known.variant, known.worker)
         return refusal
 
     def _adopt(self, event: ReplicaReady, now: float) -> str | None:
@@ -381,6 +383,7 @@ class Fleet:
         _, _, number = event.replica.rpartition("#")
         if number.isdecimal():
             self._numbers[event.variant] = max(self._numbers.get(event.variant, 0), int(number))
+        self.blocks.ready(event.variant, event.worker)
         self._add(
             Replica(
                 id=event.replica,

@@ -1,9 +1,10 @@
 """Chooses the worker for a new replica.
 
 Rule: best fit, so that workers fill before others are used and empty ones can be given back: among the workers with
-room for what the replica needs, the one that will have the least left. Three things go before: not a worker whose
-processors are busy, not one where replicas of the same variant would already share cores or a GPU (such a replica adds
-no capacity), and not one whose accelerators the replica does not need.
+room for what the replica needs, the one that will have the least left. Four things go before, in this order: not a
+worker where starts of the same variant failed (of such workers, one with the fewest failures), not one whose processors
+are busy, not one where replicas of the same variant would already share cores or a GPU (such a replica adds no
+capacity), and not one whose accelerators the replica does not need.
 
 Where it is decided already how many workers there are, to fill one before others is to leave what is paid idle. There
 replicas are placed `evenly`: best fit while each has cores or a device for itself, and beyond that the worker that has
@@ -76,9 +77,13 @@ class Placement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crowd:
-    """How many replicas of the same variant each worker has already. `evenly`: as the rule of this module has it."""
+    """How many replicas of the same variant each worker has already, and how many starts of it failed there.
+
+    `evenly`: as the rule of this module has it.
+    """
 
     siblings: Mapping[str, int] = field(default_factory=dict)
+    failures: Mapping[str, int] = field(default_factory=dict)
     evenly: bool = False
 
 
@@ -115,6 +120,9 @@ class Rooms:
         slots = np.flatnonzero(fitting)
         if not slots.size:
             return None
+        failures = self._column(crowd.failures)[slots]
+        fewest = int(failures.min())
+        slots = slots[failures == fewest]
         flags = []
         for flag in (self._busy, self._crowded(needs, crowd), self._spare(needs)):
             better = slots[~flag[slots]]
@@ -125,7 +133,16 @@ class Rooms:
         least = -left if crowd.evenly and flags[1] else np.minimum(left, left_memory)
         lowest = float(least.min())
         name = min(self._names[x] for x in slots[least == lowest])
-        return (flags[0], flags[1], flags[2], lowest), name
+        return (fewest, flags[0], flags[1], flags[2], lowest), name
+
+    def _column(self, counts: Mapping[str, int]) -> "NDArray[np.int_]":
+        """Counts by worker as a column; unknown workers are passed over."""
+        found = np.zeros(len(self._names), dtype=int)
+        for worker, count in counts.items():
+            slot = self._slots.get(worker)
+            if slot is not None:
+                found[slot] = count
+        return found
 
     def _crowded(self, needs: Needs, crowd: Crowd) -> "NDArray[np.bool_]":
         """Where one more replica would share cores or a device with its siblings; with any other where `evenly`."""
@@ -136,10 +153,8 @@ class Rooms:
             found = (total - free + needs.amount) * units > (total + _EPSILON) * needs.amount
         elif units is not None:
             total = self._amounts[needs.resource][1]
-            for worker, siblings in crowd.siblings.items():
-                slot = self._slots.get(worker)
-                if slot is not None and siblings > 0:
-                    found[slot] = (siblings + 1) * units > total[slot]
+            siblings = self._column(crowd.siblings)
+            found = (siblings > 0) & ((siblings + 1) * units > total)
         return found
 
     def _spare(self, needs: Needs) -> "NDArray[np.bool_]":
@@ -160,7 +175,7 @@ class Rooms:
         return bool((enough & (self._memory[1] >= needs.memory_bytes)).any())
 
 
-_Rank = tuple[bool, bool, bool, float]
+_Rank = tuple[int, bool, bool, bool, float]
 
 
 def needs_of(offer: Offer, oversubscription: float, worker_type: WorkerType | None = None) -> Needs:
@@ -212,7 +227,7 @@ def place(options: Iterable[tuple[Needs, Rooms]], crowd: Crowd | None = None) ->
     if not found:
         return Placement(worker=None, reason=_why(able))
     rank, worker = min(found)
-    return Placement(worker=worker, shares=rank[1])
+    return Placement(worker=worker, shares=rank[2])
 
 
 def _why(options: list[tuple[Needs, Rooms]]) -> str:

@@ -25,7 +25,7 @@ from infaas_ray.policy.messages import (
     WorkerReported,
 )
 from infaas_ray.policy.replay import encode_header, encode_turn, replay
-from tests.unit.policy.builders import offer, traffic, worker_type
+from tests.unit.policy.builders import offer, traffic, worker, worker_type
 from tests.unit.policy.fluid import Asked
 from tests.unit.policy.world import World, starts
 
@@ -230,6 +230,22 @@ def test_a_load_that_rises_is_served_again(name: str) -> None:
     made.ask(Asked(rows=20, latency_s=0.2), seconds=60)
     made.ask(Asked(rows=200, latency_s=0.2), seconds=200)
     assert made.missed < 0.01
+
+
+@pytest.mark.parametrize("name", ["planner", "individual", "infaas"])
+@pytest.mark.parametrize("broken", [{"w1"}, {"w1", "w2"}])
+def test_a_replica_that_fails_on_one_worker_comes_up_on_another(name: str, broken: set[str]) -> None:
+    names = ["w1", "w2", "w3"]
+    made = World(CHEAP, workers=[worker(x) for x in names], settings=STRATEGIES[name])
+    made.broken = broken
+    made.ask(Asked(rows=20), seconds=40)
+    tried = [x.worker for _, _, actions in made.log for x in actions if isinstance(x, StartReplica)]
+    assert tried == names[: len(broken) + 1]
+    assert made.counts() == {CHEAP.name: 1}
+    assert made.missed == 0.0
+    lines = [encode_header(made.autoscaler.settings)]
+    lines += [encode_turn(now, events, actions) for now, events, actions in made.log]
+    assert replay(lines) is None
 
 
 @pytest.mark.parametrize("name", [x for x in STRATEGIES if x != "static"])

@@ -43,7 +43,7 @@ def test_what_cannot_heal_blocks_until_the_catalogue_changes() -> None:
     assert blocks.permanent("v")
     assert not blocks.permanent("u")
     assert blocks.reason("v", 1e9) == "it cannot start: corrupt"
-    blocks.forget_permanent()
+    blocks.catalog_changed()
     assert blocks.at(2.0) == {"u": "no room"}
 
 

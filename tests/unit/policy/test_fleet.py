@@ -164,6 +164,51 @@ class TestResources:
         assert made.workers["w1"].room().busy
 
 
+class TestFailedStarts:
+    def made(self, permanent: bool = False) -> Fleet:
+        """Of two equal workers the first is taken, and there the start fails."""
+        made = fleet(worker("w2", cpu=1.0))
+        assert made.place(NET).worker == "w1"
+        made.apply(failed(made.request_start(NET, "w1", 0.0), permanent), 1.0)
+        return made
+
+    def test_the_next_try_is_elsewhere_while_there_is_room(self) -> None:
+        made = self.made()
+        assert made.place(NET).worker == "w2"
+        for _ in range(4):
+            made.request_start(NET, "w2", 2.0)
+        assert made.place(NET).worker == "w1"
+
+    def test_where_all_failed_they_take_turns(self) -> None:
+        made = self.made()
+        made.apply(ReplicaDied(replica=made.request_start(NET, "w2", 2.0)), 3.0)
+        assert made.place(NET).worker == "w1"
+        made.apply(failed(made.request_start(NET, "w1", 5.0)), 6.0)
+        assert made.place(NET).worker == "w2"
+
+    def test_what_cannot_heal_is_not_held_against_the_worker(self) -> None:
+        assert self.made(permanent=True).place(NET).worker == "w1"
+
+    @pytest.mark.parametrize(
+        "events",
+        [
+            (ready(NET + "#2"),),
+            (WorkerLost(worker="w1"), worker(cpu=1.0)),
+            (CatalogChanged(catalog=catalog(offer())),),
+        ],
+    )
+    def test_it_is_forgotten_when_it_may_start_there_again(self, events: Sequence[Event]) -> None:
+        made = self.made()
+        for event in events:
+            assert made.apply(event, 2.0) is None
+        assert made.blocks.failed_on(NET) == {}
+
+    def test_another_start_that_succeeds_there_has_it_forgotten(self) -> None:
+        made = self.made()
+        made.apply(ready(made.request_start(NET, "w1", 2.0)), 3.0)
+        assert made.blocks.failed_on(NET) == {}
+
+
 class TestRoutingTable:
     def test_it_holds_the_ready_and_the_first_load_of_the_others(self) -> None:
         made = fleet()
@@ -287,7 +332,9 @@ def check(made: Fleet) -> None:
     for variant in made.catalog.offers:
         rooms = Rooms([x.room() for x in made.workers.values() if not x.leaving])
         siblings = Counter(x.worker for x in made.of(variant, State.STARTING, State.READY))
-        assert made.place(variant) == place([(made.needs(variant), rooms)], Crowd(siblings=siblings))
+        crowd = Crowd(siblings=siblings, failures=made.blocks.failed_on(variant))
+        assert made.place(variant) == place([(made.needs(variant), rooms)], crowd)
+        assert set(crowd.failures) <= set(made.workers)
     offers = made.catalog.offers
     unsettled = [
         x for x in made.replicas.values() if x.drained or x.variant not in offers or made.workers[x.worker].leaving

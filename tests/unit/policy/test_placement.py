@@ -51,6 +51,13 @@ def test_busy_workers_come_last() -> None:
     assert place(NEEDS, [room("b", 2.0, busy=True)]).worker == "b"
 
 
+def test_where_starts_failed_comes_after_all_others_and_the_fewest_failures_first() -> None:
+    busy = room("c", busy=True)
+    assert place(NEEDS, [room("a"), room("b"), busy], Crowd(failures={"a": 1, "b": 2})).worker == "c"
+    assert place(NEEDS, [room("a"), room("b"), busy], Crowd(failures={"a": 2, "b": 1, "c": 2})).worker == "b"
+    assert place(NEEDS, [room("a"), room("b", 0.5)], Crowd(failures={"a": 9})).worker == "a"
+
+
 def test_replicas_of_one_variant_do_not_share_cores_while_others_are_free() -> None:
     rooms = [room("a"), room("b", 3.0, total=2.0)]
     assert place(NEEDS, rooms).worker == "a"
@@ -122,26 +129,31 @@ class TestManyRooms:
         st.dictionaries(st.sampled_from("abcdefgh"), st.integers(1, 4)),
         st.sampled_from([NEEDS, replace(NEEDS, amount=0.25), GPU_NEEDS, replace(GPU_NEEDS, amount=0.25)]),
         st.booleans(),
+        st.dictionaries(st.sampled_from("abcdefgh"), st.integers(1, 2)),
     )
     def test_columns_choose_what_the_rule_says_of_each_room(
-        self, rooms: list[Room], siblings: dict[str, int], needs: Needs, evenly: bool
+        self, rooms: list[Room], siblings: dict[str, int], needs: Needs, evenly: bool, failures: dict[str, int]
     ) -> None:
+        def failed(x: Room) -> int:
+            return failures.get(x.worker, 0)
+
         def crowded(x: Room) -> bool:
             units, total = needs.threads if needs.resource == "CPU" else 1, x.total[needs.resource]
             if evenly:
                 return (total - x.free[needs.resource]) / needs.amount * units + units > total
             return (siblings.get(x.worker, -1) + 1) * units > total
 
-        def rank(x: Room) -> tuple[bool, bool, bool, float, str]:
+        def rank(x: Room) -> tuple[int, bool, bool, bool, float, str]:
             spare = needs.resource != "GPU" and x.total.get("GPU", 0.0) > 0
             left = (x.free[needs.resource] - needs.amount) / x.total[needs.resource]
             memory = (x.free_memory_bytes - needs.memory_bytes) / x.memory_bytes
-            fit = -left if evenly and all(crowded(y) for y in fitting if y.busy == x.busy) else min(left, memory)
-            return x.busy, crowded(x), spare, fit, x.worker
+            alike = [y for y in fitting if (failed(y), y.busy) == (failed(x), x.busy)]
+            fit = -left if evenly and all(crowded(y) for y in alike) else min(left, memory)
+            return failed(x), x.busy, crowded(x), spare, fit, x.worker
 
         fitting = [x for x in rooms if x.total.get(needs.resource, 0.0) > 0 and fits(needs, x)]
         expected = min(fitting, key=rank) if fitting else None
-        found = place(needs, rooms, Crowd(siblings=siblings, evenly=evenly))
+        found = place(needs, rooms, Crowd(siblings=siblings, failures=failures, evenly=evenly))
         assert found.worker == (expected.worker if expected else None)
         assert found.shares == (expected is not None and crowded(expected))
 

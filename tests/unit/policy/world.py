@@ -1,8 +1,8 @@
 """A world that obeys: it performs the autoscaler's actions in virtual time and reports what became of them.
 
 Workers of types of the catalogue boot for `boot_s` of their type; launches of the types in `failing` fail after a
-second; a worker that is released or lost is gone with all that is on it. `ask` has queries served as a fluid (see
-`fluid`).
+second, and so do starts on the workers in `broken`; a worker that is released or lost is gone with all that is on it.
+`ask` has queries served as a fluid (see `fluid`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,6 +20,7 @@ from infaas_ray.policy.messages import (
     PlanMade,
     ReleaseWorker,
     ReplicaDrained,
+    ReplicaFailed,
     ReplicaReady,
     ReplicaStopped,
     RequestWorkers,
@@ -54,6 +55,7 @@ class World:
         self.solve = solve
         self.types = {x.name: x for x in types}
         self.failing: set[str] = set()
+        self.broken: set[str] = set()
         self.missed = 0.0  # share of rows in the last second that `ask` found no room for
         self.log: list[tuple[float, tuple[Event, ...], tuple[Action, ...]]] = []
         self._due: list[tuple[float, Event]] = []
@@ -119,8 +121,7 @@ class World:
     def _perform(self, action: Action) -> None:
         match action:
             case StartReplica(replica=replica, variant=variant, worker=on):
-                ready = ReplicaReady(replica=replica, variant=variant, worker=on, address="a")
-                self._due.append((self.now + self.load_s, ready))
+                self._start(replica, variant, on)
             case DrainReplica(replica=replica):
                 self._due.append((self.now + 1.0, ReplicaDrained(replica=replica)))
             case StopReplica(replica=replica):
@@ -133,6 +134,14 @@ class World:
             case SolvePlan(number=number, problem=problem):
                 plan = self.solve(problem, time_limit_s=10.0)
                 self._due.append((self.now + 0.5, PlanMade(number=number, plan=plan, took_s=0.5)))
+
+    def _start(self, replica: str, variant: str, on: str) -> None:
+        if on in self.broken:
+            failed = ReplicaFailed(replica=replica, variant=variant, reason="bad device", permanent=False)
+            self._due.append((self.now + 1.0, failed))
+        else:
+            ready = ReplicaReady(replica=replica, variant=variant, worker=on, address="a")
+            self._due.append((self.now + self.load_s, ready))
 
     def _have(self, known: WorkerType, count: int) -> None:
         """Let so many workers of a type be there or booting, without those that leave."""
