@@ -23,7 +23,7 @@ from infaas_ray.policy.messages import (
     WorkerJoined,
     WorkerLost,
 )
-from infaas_ray.policy.replay import Header, LoggedTurn, decode, in_words
+from infaas_ray.policy.replay import Header, LoggedTurn, WholeLines, decode, in_words
 from infaas_ray.policy.replay import replay as replay_log
 
 _SHOWN_FACTS = (WorkerJoined, WorkerLost, WorkerInterrupted, LaunchFailed, ReplicaFailed, ReplicaDied)
@@ -100,9 +100,20 @@ def replay(settings: Settings, as_json: bool, log: Path) -> None:
     """Feed a decision LOG to this version, and show where it first decides otherwise. Exit status 1 where it does."""
     if not log.is_file():
         raise InvalidInput(f"there is no decision log {log}; a system writes decisions.jsonl into its home folder")
-    with log.open("rb") as lines:
+    with log.open("rb") as file:
+        lines = WholeLines(file)
         found = replay_log(lines, settings.scaling)
-    content = {"same": found is None, "difference": None if found is None else str(found)}
-    show(as_json, content, lambda: out.print("the same actions in every turn" if found is None else str(found)))
+    content = {
+        "same": found is None,
+        "difference": None if found is None else str(found),
+        "cut_line": lines.cut or None,
+    }
+
+    def people() -> None:
+        out.print("the same actions in every turn" if found is None else str(found))
+        if lines.cut:
+            out.print(f"line {lines.cut}, the last one, is cut and was left out")
+
+    show(as_json, content, people)
     if found is not None:
         raise SystemExit(1)

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from math import sqrt
+from math import ceil, floor, sqrt
+from typing import Any
 
 import click
 import msgspec
@@ -17,19 +18,21 @@ from infaas_ray.policy.fleet import Fleet
 from infaas_ray.policy.messages import CatalogChanged
 from infaas_ray.policy.plan_book import Followed, RunningPlan
 from infaas_ray.policy.planner.build import Builder, Known, Wanted
+from infaas_ray.policy.planner.capacity import Capacity
 from infaas_ray.policy.planner.explain import PlanExplanation, explain
 from infaas_ray.policy.planner.problem import Plan, PlanProblem
 from infaas_ray.policy.planner.quotes import looser
 from infaas_ray.policy.planner.solve import solve
-from infaas_ray.policy.routing import Catalog
+from infaas_ray.policy.routing import Catalog, Offer
 
 _MOST_QUOTES = 10  # of a running plan, whose classes may be hundreds
+_MOST_RATE = 1e9  # rows a second
 _NO_READY: Mapping[str, int] = {}
 
 
 @click.command()
 @click.argument("target", required=False)
-@click.option("--rate", type=click.FloatRange(0, min_open=True), help="Rows a second in all.")
+@click.option("--rate", type=float, help="Rows a second in all.")
 @click.option("--rows", type=click.IntRange(1), default=1, show_default=True, help="Rows of one query.")
 @click.option(
     "--slo",
@@ -65,6 +68,8 @@ def plan(
         _show_running(settings, as_json, explained, quotes)
     elif rate is None:
         raise InvalidInput(f"how many rows a second of {target}? add --rate 100")
+    elif not 0 < rate <= _MOST_RATE:  # not a number, too
+        raise InvalidInput(f"--rate must be above 0 and at most {_MOST_RATE:g} rows a second, not {rate:g}")
     else:
         _show_asked(settings, as_json, target, _wanted(settings, target, rate, rows, slos), explained, quotes)
 
@@ -76,13 +81,24 @@ def _show_asked(
     catalog = _catalog(settings, types)
     planner = settings.scaling.planner
     problem = _problem(settings, catalog, target, wanted)
+    impossible = _impossible(settings, catalog, wanted, problem)
     variations = looser(wanted) if quotes else {}
     others = {name: _problem(settings, catalog, target, asked) for name, asked in variations.items()}
     with silent_libraries():
         made = solve(problem, planner.time_limit_s, planner.gap)
         said = explain(problem, made, others, planner.time_limit_s, planner.gap)
-    content = {"plan": msgspec.to_builtins(made), "because": msgspec.to_builtins(said)}
-    show(as_json, content, lambda: _tell(made, said, explained))
+    content = {
+        "plan": msgspec.to_builtins(made),
+        "because": msgspec.to_builtins(said),
+        "impossible": list(impossible),
+    }
+
+    def people() -> None:
+        _tell(made, said, explained)
+        for why in impossible.values():
+            out.print(why, soft_wrap=True)
+
+    show(as_json, content, people)
 
 
 def _show_running(settings: Settings, as_json: bool, explained: bool, quotes: bool) -> None:
@@ -232,3 +248,47 @@ def _problem(settings: Settings, catalog: Catalog, target: str, wanted: list[Wan
     if target not in fleet.targets:
         raise UnknownTarget(one_of("target", target, [x for x in fleet.targets if "@" not in x]))
     return Builder(fleet, Known(catalog, fleet.targets), settings.scaling.planner, {}, 0.0).build(wanted)
+
+
+# ---- what no variant can serve
+
+_BOUNDS = ("latency_s", "min_accuracy", "max_usd_per_1k")
+
+
+def _impossible(settings: Settings, catalog: Catalog, wanted: list[Wanted], problem: PlanProblem) -> Mapping[str, str]:
+    """Why no variant can serve a class, by its name. Raises InvalidInput where that is so of all classes."""
+    served = {x.name for x in problem.classes}
+    found = {x.name: _why_not(settings, catalog, x) for x in wanted if x.name not in served}
+    if not served:
+        raise InvalidInput("; ".join(found.values()))
+    return found
+
+
+def _why_not(settings: Settings, catalog: Catalog, asked: Wanted) -> str:
+    """What could be instead: of each bound, with the others kept; where no single one helps, with none kept."""
+    given = [x for x in _BOUNDS if getattr(asked, x) is not None]
+    found = {x: _able(settings, catalog, asked, x) for x in given}
+    kept, joint = "with the rest of its SLO, " if len(given) > 1 else "", ", or "
+    if not any(found.values()):
+        found = dict.fromkeys(given, _able(settings, catalog, asked, *_BOUNDS))
+        kept, joint = "even without the rest of its SLO, " if len(given) > 1 else "", ", and "
+    said = [_could_be(settings, x, offers, asked) for x, offers in found.items() if offers]
+    words = kept + joint.join(said) if said else "no worker type can run one"
+    return f"no variant can serve {asked.name!r}: {words}"
+
+
+def _able(settings: Settings, catalog: Catalog, asked: Wanted, *free: str) -> list[Offer]:
+    """The variants that could serve a class without some of its bounds."""
+    without: dict[str, Any] = dict.fromkeys(free)
+    problem = _problem(settings, catalog, asked.target, [replace(asked, **without)])
+    return [catalog.offers[problem.variants[x.variant].name] for found in problem.classes for x in found.options]
+
+
+def _could_be(settings: Settings, bound: str, offers: list[Offer], asked: Wanted) -> str:
+    """The tightest bound that one of these variants meets, rounded to the safe side."""
+    if bound == "latency_s":
+        least_s = min(Capacity(x, ceil(asked.rows_each)).least_s for x in offers) + settings.scaling.planner.overhead_s
+        return f"latency_ms must be above {ceil(least_s * 1e6 - 1e-3) / 1e3:.10g}, the least latency"
+    if bound == "min_accuracy":
+        return f"min_accuracy must be {floor(max(x.accuracy for x in offers) * 1e4) / 1e4:g} at most, the highest"
+    return f"max_usd_per_1k must be {ceil(min(x.usd_per_1k for x in offers) * 1e9 - 1e-3) / 1e9:.10g} at least"

@@ -2,7 +2,7 @@
 
 A log is JSON lines: a header with the settings where a controller began, then one line per turn, with or without
 events. `replay` feeds the events to a fresh autoscaler and tells where it first decides otherwise: a bug report is a
-log file.
+log file. The last line of a controller that was killed while it wrote may be cut; see `WholeLines`.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -47,6 +47,27 @@ class Difference:
         )
 
 
+@dataclass(slots=True)
+class WholeLines:
+    """The lines of a log file without a last one that is cut: one that is no JSON and has no line end.
+
+    `cut` is its number, known once the lines were read; 0 where there is none.
+    """
+
+    lines: Iterable[bytes]
+    cut: int = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        for number, line in enumerate(self.lines, start=1):
+            if line.strip() and not line.endswith(b"\n"):
+                try:
+                    msgspec.json.decode(line)
+                except msgspec.DecodeError:
+                    self.cut = number
+                    return
+            yield line
+
+
 _ENCODER = msgspec.json.Encoder()
 _DECODER: msgspec.json.Decoder[Header | LoggedTurn] = msgspec.json.Decoder(Header | LoggedTurn)
 
@@ -80,12 +101,14 @@ def replay(lines: Iterable[bytes], settings: ScalingSettings | None = None) -> D
     """The first turn in which a fresh autoscaler decides otherwise than the log; None where there is none.
 
     Each header starts anew. `settings` (or the defaults) hold until the first header. Raises InvalidInput where a
-    line cannot be read.
+    line cannot be read, or there is none.
     """
     autoscaler = Autoscaler(settings or ScalingSettings())
+    empty = True
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
+        empty = False
         found = _decode(line, number)
         if isinstance(found, Header):
             autoscaler = Autoscaler(found.settings)
@@ -93,6 +116,10 @@ def replay(lines: Iterable[bytes], settings: ScalingSettings | None = None) -> D
         replayed = tuple(autoscaler.step(found.events, found.now))
         if replayed != found.actions:
             return Difference(line=number, now=found.now, logged=found.actions, replayed=replayed)
+    if empty:
+        raise InvalidInput(
+            "the decision log is empty: there is no whole line in it; a controller's begins with a header"
+        )
     return None
 
 

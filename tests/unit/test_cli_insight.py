@@ -68,6 +68,28 @@ def test_replay_says_whether_this_version_decides_the_same(home: Path) -> None:
     assert "line 3" in json.loads(found.output)["difference"]
 
 
+def test_replay_leaves_out_a_last_line_that_is_cut(home: Path) -> None:
+    log = home / "decisions.jsonl"
+    whole = log.read_bytes()
+    assert json.loads(run("replay", log, "--json").output)["cut_line"] is None
+    log.write_bytes(whole + b'{"type":"LoggedTu')
+    number = whole.count(b"\n") + 1
+    found = run("replay", log)
+    assert found.exit_code == 0
+    assert f"line {number}, the last one, is cut and was left out" in found.output
+    assert json.loads(run("replay", log, "--json").output)["cut_line"] == number
+    log.write_bytes(whole + b'{"type":"LoggedTu\n')
+    assert f"line {number} of the decision log cannot be read" in run("replay", log).output
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n", b'{"type":"Hea'])
+def test_replay_of_a_log_without_a_whole_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "log").write_bytes(content)
+    found = run("replay", tmp_path / "log")
+    assert found.exit_code == 1
+    assert "the decision log is empty" in found.output
+
+
 def test_replay_of_what_is_no_log(tmp_path: Path) -> None:
     assert run("replay", tmp_path / "none").exit_code == 1
     (tmp_path / "text").write_text("hello\n")

@@ -76,11 +76,50 @@ def test_a_mixture_shares_the_rate(home: Path) -> None:
 
 def test_who_accepts_less_accuracy_is_planned_for_where_nothing_reaches_it(home: Path) -> None:
     slo = "latency_ms=500,min_accuracy=0.99"
-    assert json.loads(run(home, USE_CASE, "--rate", "50", "--slo", slo, "--json").output)["plan"]["replicas"] == {}
+    assert run(home, USE_CASE, "--rate", "50", "--slo", slo).exit_code == 1
     found = run(home, USE_CASE, "--rate", "50", "--slo", f"{slo},on_miss=degrade", "--explain")
     assert "large@" in found.output
     assert "50 rows/s are answered beyond their SLO" in found.output
     assert "as its queries accept" in found.output
+
+
+@pytest.mark.parametrize(
+    ("slo", "could_be"),
+    [
+        ("latency_ms=0.001", "latency_ms must be above 13, the least latency"),
+        ("min_accuracy=0.95", "min_accuracy must be 0.9 at most, the highest"),
+        ("max_usd_per_1k=1e-9", "max_usd_per_1k must be "),
+        (
+            "latency_ms=20,min_accuracy=0.9",
+            "with the rest of its SLO, latency_ms must be above 43, the least latency, or min_accuracy must be 0.7",
+        ),
+        (
+            "latency_ms=1,min_accuracy=0.95",
+            "latency_ms must be above 13, the least latency, and min_accuracy must be 0.9",
+        ),
+    ],
+)
+def test_an_slo_that_no_variant_can_meet_says_what_could_be(home: Path, slo: str, could_be: str) -> None:
+    found = run(home, USE_CASE, "--rate", "10", "--slo", slo)
+    assert found.exit_code == 1
+    assert f"no variant can serve '{USE_CASE}, " in found.output
+    assert could_be in found.output
+
+
+def test_what_could_be_can_be(home: Path) -> None:
+    assert run(home, USE_CASE, "--rate", "10", "--slo", "latency_ms=13.01").exit_code == 0
+    assert run(home, USE_CASE, "--rate", "10", "--slo", "min_accuracy=0.9").exit_code == 0
+
+
+def test_classes_that_no_variant_can_serve_are_named_beside_the_plan_for_the_others(home: Path) -> None:
+    asked = USE_CASE, "--rate", "100", "--slo", "latency_ms=0.001", "--slo", "latency_ms=500"
+    found = run(home, *asked)
+    assert found.exit_code == 0
+    assert "cheap" in found.output
+    assert f"no variant can serve '{USE_CASE}, within 0.001 ms'" in found.output
+    content = json.loads(run(home, *asked, "--json").output)
+    assert content["impossible"] == [f"{USE_CASE}, within 0.001 ms"]
+    assert [x["query_class"] for x in content["because"]["classes"]] == [f"{USE_CASE}, within 500 ms"]
 
 
 @pytest.mark.parametrize(
@@ -93,6 +132,7 @@ def test_who_accepts_less_accuracy_is_planned_for_where_nothing_reaches_it(home:
         ((USE_CASE, "--rate", "1", "--slo", "share=0.4"), "must be 1 in all"),
         (("nobody", "--rate", "1"), "small"),
         ((USE_CASE,), "--rate 100"),
+        *(((USE_CASE, "--rate", x), "above 0 and at most 1e+09") for x in ("0", "-1", "inf", "nan", "1.1e9")),
         (("--rate", "5"), "infaas plan TARGET"),
     ],
 )

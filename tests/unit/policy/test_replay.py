@@ -24,7 +24,7 @@ from infaas_ray.policy.messages import (
     WorkerLost,
     WorkerReported,
 )
-from infaas_ray.policy.replay import Difference, decode_turn, encode_header, encode_turn, replay
+from infaas_ray.policy.replay import Difference, WholeLines, decode_turn, encode_header, encode_turn, replay
 from tests.unit.policy.builders import MIB, catalog, offer, ready, traffic, v, worker
 from tests.unit.policy.world import World
 
@@ -83,6 +83,31 @@ def test_the_first_difference_is_told_in_words() -> None:
 def test_what_cannot_be_read_is_named(line: bytes) -> None:
     with pytest.raises(InvalidInput, match="line 2 of the decision log cannot be read"):
         replay([encode_header(SETTINGS), line])
+
+
+@pytest.mark.parametrize("lines", [[], [b"\n", b""]])
+def test_an_empty_log_is_no_log(lines: list[bytes]) -> None:
+    with pytest.raises(InvalidInput, match="empty"):
+        replay(lines)
+
+
+@pytest.mark.parametrize("size", [1, 20, -1])
+def test_a_last_line_that_is_cut_is_left_out(size: int) -> None:
+    *whole, last = lines_of(day())
+    ended = [x + b"\n" for x in whole]
+    cut = WholeLines([*ended, last[:size]])
+    assert list(cut) == ended
+    assert cut.cut == len(whole) + 1
+    for end in (b"", b"\n"):  # a line end may be all that is missing
+        unhurt = WholeLines([*ended, last + end])
+        assert replay(unhurt) is None
+        assert not unhurt.cut
+
+
+def test_a_broken_line_elsewhere_is_not_left_out() -> None:
+    first, *others = (x + b"\n" for x in lines_of(day()))
+    with pytest.raises(InvalidInput, match="line 2 of"):
+        replay(WholeLines([first, others[0][:9] + b"\n", *others[1:]]))
 
 
 def test_a_header_is_not_a_turn() -> None:
