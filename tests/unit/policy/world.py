@@ -1,8 +1,8 @@
 """A world that obeys: it performs the autoscaler's actions in virtual time and reports what became of them.
 
 Workers of types of the catalogue boot for `boot_s` of their type; launches of the types in `failing` fail after a
-second, and so do starts on the workers in `broken`; a worker that is released or lost is gone with all that is on it.
-`ask` has queries served as a fluid (see `fluid`).
+second, and so do starts on the workers in `broken`, and for good those of the variants in `corrupt`; a worker that is
+released or lost is gone with all that is on it. `ask` has queries served as a fluid (see `fluid`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -56,6 +56,7 @@ class World:
         self.types = {x.name: x for x in types}
         self.failing: set[str] = set()
         self.broken: set[str] = set()
+        self.corrupt: set[str] = set()
         self.missed = 0.0  # share of rows in the last second that `ask` found no room for
         self.log: list[tuple[float, tuple[Event, ...], tuple[Action, ...]]] = []
         self._due: list[tuple[float, Event]] = []
@@ -136,8 +137,9 @@ class World:
                 self._due.append((self.now + 0.5, PlanMade(number=number, plan=plan, took_s=0.5)))
 
     def _start(self, replica: str, variant: str, on: str) -> None:
-        if on in self.broken:
-            failed = ReplicaFailed(replica=replica, variant=variant, reason="bad device", permanent=False)
+        if on in self.broken or variant in self.corrupt:
+            lasting = variant in self.corrupt
+            failed = ReplicaFailed(replica=replica, variant=variant, reason="it breaks", permanent=lasting)
             self._due.append((self.now + 1.0, failed))
         else:
             ready = ReplicaReady(replica=replica, variant=variant, worker=on, address="a")
