@@ -2,16 +2,19 @@
 
 Rule: the system is built by the same events that a controller gets, so no state is made up. In each turn every router
 reports traffic, half of the workers report their usage (each does once a second, turns come twice), a few replicas die
-and those that were ordered become ready; the demand for each variant swings, so replicas start and drain. A turn is
-`Autoscaler.step` and the routing table after it; plans that it asks for are made between turns, as beside the loop.
+and those that were ordered become ready; the demand for each variant swings, so replicas start and drain, and machines
+are asked for and given back. A turn is `Autoscaler.step` and the routing table after it; plans that it asks for are
+made between turns, as beside the loop, and turns count once the first plan is followed.
 """
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from math import sin, tau
 from time import perf_counter
 
 from benchmarks.selection.world import make_world
+from infaas_ray.domain import WorkerType
 from infaas_ray.policy.autoscaler import Autoscaler, ScalingSettings
 from infaas_ray.policy.messages import (
     Action,
@@ -20,15 +23,18 @@ from infaas_ray.policy.messages import (
     DrainReplica,
     Event,
     PlanMade,
+    ReleaseWorker,
     ReplicaDied,
     ReplicaDrained,
     ReplicaReady,
     ReplicaStopped,
+    RequestWorkers,
     SolvePlan,
     StartReplica,
     StopReplica,
     TrafficReported,
     WorkerJoined,
+    WorkerLost,
     WorkerReported,
 )
 from infaas_ray.policy.planner.solve import solve
@@ -37,6 +43,9 @@ from infaas_ray.policy.scaling.settings import StrategyName
 STRATEGIES: tuple[StrategyName, ...] = ("planner", "individual")
 _ROUTERS = 4
 _DEATHS = 5  # a turn
+_MACHINE = WorkerType(
+    name="m5", resources={"CPU": 8.0}, memory_bytes=2**36, usd_per_hour=0.384, boot_s=30.0, max_workers=1_000
+)
 _TURN_S = 0.5
 _LOAD, _SWING, _PERIOD_S = 0.8, 0.3, 120.0  # of what its replicas could answer, how far the demand swings, how fast
 
@@ -55,17 +64,17 @@ class System:
         self.rng = random.Random(seed)
         self.now = 0.0
         self.autoscaler = Autoscaler(ScalingSettings(strategy=strategy), first_version=0)
-        catalog = make_world(variants, 10, asks=1, seed=seed).table.catalog
+        catalog = replace(make_world(variants, 10, asks=1, seed=seed).table.catalog, worker_types={"m5": _MACHINE})
         self._workers = [f"w{number}" for number in range(workers)]
         self._due: list[Event] = []
         names = list(catalog.offers)
         weights = [1 / (rank + 1) ** 0.5 for rank in range(len(names))]
         chosen = self.rng.choices(names, weights, k=replicas)
-        joined = [
-            WorkerJoined(worker=x, worker_type="m5", resources={"CPU": 8.0}, memory_bytes=2**36) for x in self._workers
-        ]
+        joined = [self._joined_as(x) for x in self._workers]
         ready = [self._ready(f"{name}#{n}", name, self._workers[n % workers]) for n, name in enumerate(chosen)]
-        self.autoscaler.step([CatalogChanged(catalog=catalog), *joined, *ready], self.now)
+        self._joined = workers
+        actions = self.autoscaler.step([CatalogChanged(catalog=catalog), *joined, *ready], self.now)
+        self._due = self._outcomes(actions)
         self._rates = {
             name: (chosen.count(name) * offer.profile.saturation_qps, self.rng.uniform(0.0, tau))
             for name, offer in catalog.offers.items()
@@ -79,7 +88,7 @@ class System:
         actions = self.autoscaler.step(events, self.now)
         self.autoscaler.routing_table(self.now)
         took_s = perf_counter() - started
-        self._due = [event for action in actions if (event := self._outcome(action)) is not None]
+        self._due = self._outcomes(actions)
         return took_s, actions
 
     def _events(self) -> list[Event]:
@@ -102,8 +111,26 @@ class System:
             router=f"r{router}", window_s=_TURN_S, wanted=asked, served=asked, refused={}, classes=classes
         )
 
+    def _outcomes(self, actions: Sequence[Action]) -> list[Event]:
+        found: list[Event] = []
+        for action in actions:
+            if isinstance(action, RequestWorkers):
+                missing = action.counts["m5"] - len(
+                    [x for x in self.autoscaler.fleet.workers.values() if not x.leaving]
+                )
+                fresh = [f"w{self._joined + number}" for number in range(missing)]
+                self._joined += len(fresh)
+                self._workers += fresh
+                found += map(self._joined_as, fresh)
+            elif (event := self._outcome(action)) is not None:
+                found.append(event)
+        return found
+
     def _outcome(self, action: Action) -> Event | None:
         match action:
+            case ReleaseWorker():
+                self._workers.remove(action.worker)
+                return WorkerLost(worker=action.worker)
             case StartReplica():
                 return self._ready(action.replica, action.variant, action.worker)
             case DrainReplica():
@@ -115,6 +142,11 @@ class System:
             case _:
                 return None
 
+    def _joined_as(self, worker: str) -> WorkerJoined:
+        return WorkerJoined(
+            worker=worker, worker_type="m5", resources=_MACHINE.resources, memory_bytes=_MACHINE.memory_bytes
+        )
+
     def _ready(self, replica: str, variant: str, worker: str) -> ReplicaReady:
         return ReplicaReady(replica=replica, variant=variant, worker=worker, address=f"10.0.0.1:{replica}")
 
@@ -124,4 +156,6 @@ def turn_ms(strategy: StrategyName, turns: int, seed: int) -> list[float]:
     system = System(strategy, seed=seed)
     for _ in range(10):
         system.turn()
+    if strategy == "planner" and not system.autoscaler.followed:
+        raise RuntimeError("no plan is followed, so that turns would have nothing to do")
     return [system.turn()[0] * 1e3 for _ in range(turns)]

@@ -1,9 +1,10 @@
 """The classes of queries that are asked for, with the demand to expect of each and the head room that it needs.
 
 Rules: every target, SLO and size that routers report is a class of its own, as far as `bounds` tells SLOs apart; it is
-forgotten when it was silent for long enough, or longest of `_MOST`. A class whose queries miss their SLO although its
-replicas are as planned gets more head room, one that hardly misses gets less: the factor moves slowly between
-`_LEAST_ROOM` and `_MOST_ROOM`, towards `_MISSES` of its queries.
+forgotten when it was silent for long enough. Of more than `_MOST` those are left out that came last, until others were
+silent for a while. A class whose queries miss their SLO although its replicas are as planned gets more head room, one
+that hardly misses gets less: the factor moves slowly between `_LEAST_ROOM` and `_MOST_ROOM`, towards `_MISSES` of its
+queries.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -19,7 +20,8 @@ _MISSES = 0.003
 _LEAST_ROOM, _MOST_ROOM = 0.5, 4.0
 _JUDGED = 500  # queries after which head room is judged
 
-_MOST = 500  # classes
+_MOST = 2_000  # classes
+_QUIET_S = 10.0
 _ROWS_EACH_MEMORY = 0.05  # weight of a report in the mean rows of a query
 
 Bounds = Callable[[ClassCount], ClassCount]
@@ -79,6 +81,8 @@ class DemandClasses:
                 if count.rows <= 0:
                     continue
                 known = self._class(count, now)
+                if known is None:
+                    continue
                 known.forecast.add(count.rows, now)
                 known.rows_each += _ROWS_EACH_MEMORY * (count.rows_each - known.rows_each)
                 known.queries += count.rows / count.rows_each
@@ -90,12 +94,20 @@ class DemandClasses:
         """Forget a class."""
         self._classes.pop(key, None)
 
-    def _class(self, count: ClassCount, now: float) -> Demanded:
+    def _class(self, count: ClassCount, now: float) -> Demanded | None:
         size = size_of(count.rows_each)
         key = Key(count.target, count.latency_s, count.min_accuracy, count.max_usd_per_1k, count.on_miss, size)
         known = self._classes.get(key)
         if known is None:
-            if len(self._classes) >= _MOST:
-                self.drop(min(self._classes.values(), key=lambda x: x.forecast.last_seen).key)
+            if len(self._classes) >= _MOST and not self._make_room(now):
+                return None
             known = self._classes[key] = Demanded(key, Forecast(self._quantile, now), count.rows_each)
         return known
+
+    def _make_room(self, now: float) -> bool:
+        """Forget the class that was silent longest, if that was a while."""
+        quiet = min(self._classes.values(), key=lambda x: x.forecast.last_seen)
+        if now - quiet.forecast.last_seen < _QUIET_S:
+            return False
+        self.drop(quiet.key)
+        return True

@@ -105,6 +105,8 @@ class Known:
 
     def bounds(self, count: ClassCount) -> ClassCount:
         """The same with bounds on accuracy and price that admit the same variants: those of a variant."""
+        if count.min_accuracy is None and count.max_usd_per_1k is None:
+            return count
         target = count.target
         known = self.levels.get(target)
         if known is None:

@@ -54,8 +54,11 @@ def test_bounds_that_admit_the_same_variants_are_one_class() -> None:
     assert [(x.key.min_accuracy, x.key.max_usd_per_1k) for x in classes] == [(0.9, 0.002)]
 
 
-def test_of_too_many_classes_the_one_that_was_silent_longest_goes() -> None:
+def test_of_too_many_classes_the_last_are_left_out_until_others_are_silent() -> None:
     classes = DemandClasses(0.95)
-    for second in range(600):
-        classes.take([traffic(classes=[ClassCount(target=f"t{second}", rows=1)])], float(second))
-    assert [x.key.target for x in classes] == [f"t{second}" for second in range(100, 600)]
+    counts = [ClassCount(target=f"t{number}", rows=1) for number in range(2001)]
+    classes.take([traffic(classes=counts)], 1.0)
+    assert [x.key.target for x in classes] == [f"t{number}" for number in range(2000)]
+    classes.take([traffic(classes=counts[:1])], 20.0)
+    classes.take([traffic(classes=counts[2000:])], 21.0)
+    assert [x.key.target for x in classes] == ["t0", *(f"t{number}" for number in range(2, 2001))]
