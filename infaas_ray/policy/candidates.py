@@ -61,6 +61,9 @@ class Condition(StrEnum):
 class Candidate:
     """One variant as selection sees it.
 
+    `rate_qps`: rows a second from a full queue if every batch took its p99 (or as measured, if less). How long batches
+    really take is told against their p99 (`ReplicaLoad.slowdown`, below 1 as a rule); a rate of medians beside it would
+    promise more than a busy replica does, and a queue that is filled up to a bound would miss it as a whole.
     `start_s`: seconds until a first replica, from the making of the table. No batch takes less than `least_s`.
     """
 
@@ -240,13 +243,15 @@ class SelectionIndex:
         curve = self._curves.get(name)
         if curve is None:
             curve = self._curves[name] = LatencyCurve(offer.profile, offer.variant.batch_limit)
+        limit = offer.variant.batch_limit
+        sizes = {limit, *(x.batch for x in offer.profile.latencies if x.batch <= limit)}
         eta = self.table.loading.get(name)
         return Candidate(
             name=name,
             accuracy=offer.accuracy,
             usd_per_1k=offer.usd_per_1k,
-            batch_limit=offer.variant.batch_limit,
-            rate_qps=offer.profile.saturation_qps,
+            batch_limit=limit,
+            rate_qps=min(offer.profile.saturation_qps, max(x / curve(x) for x in sizes)),
             latency_s=curve,
             least_s=min(x.p99_s for x in offer.profile.latencies),
             order=(offer.usd_per_1k, curve(1), name),

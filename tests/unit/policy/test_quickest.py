@@ -2,6 +2,7 @@
 
 from math import inf
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,3 +32,11 @@ def test_as_the_plain_estimate(curve, found, rows, offline, rate_qps) -> None:  
         if one < expected:
             expected, who = one, replica
     assert quickest(candidate, rows, known, offline) == (expected, who)
+
+
+def test_a_queue_is_as_long_as_its_batches_take_measured_against_their_p99() -> None:
+    """Batches that take 12 ms, half of their p99: 8 rows each, so 80 rows ahead take 120 ms."""
+    index = SelectionIndex(table(offer("net", rate_qps=8 / 0.012), ready={v("net"): 1}))
+    [candidate] = index.shortlist("net").every
+    expected = finish_s(candidate, 1, ReplicaLoad(rows_in_flight=80, slowdown=0.5))
+    assert expected == pytest.approx(0.120 + 0.012)
