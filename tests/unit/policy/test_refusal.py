@@ -86,7 +86,7 @@ def test_a_busy_system_tells_when_the_backlog_will_be_short_enough() -> None:
     assert found.retry_after_s == pytest.approx(50 / (8 / 0.090) + 0.090 - 0.1)
     assert found.tell().message == (
         f"no replica of 'classification:digits' can meet latency <= 100 ms now: {v('small')}: "
-        "busy: would answer in 1.01 s; the bound leaves 100 ms; try again in 553 ms"
+        "busy: would answer in 1.01 s; the bound leaves 100 ms; try again in 552 ms"
     )
     assert (found.wanted, found.load) == (v("small"), None)
 
