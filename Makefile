@@ -73,7 +73,7 @@ bench-selection: setup  ## how long a decision takes, with 100 and with 10,000 v
 bench-simulator: setup  ## a million queries over 100 workers: how long, and in how much memory
 	$(BIN)/python -m benchmarks.simulator $(BENCH_ARGS)
 
-bench-headline: setup  ## what serving costs and how well it is served: ours, INFaaS, fixed variants; half an hour
+bench-headline: setup  ## what serving costs and how well it is served: ours, INFaaS, fixed variants; an hour or two
 	$(BIN)/python -m benchmarks.headline $(BENCH_ARGS)
 
 bench-start: setup  ## how soon a replica that is not there yet answers, with shells and without
