@@ -48,7 +48,7 @@ bench-variants: setup  ## generate and profile the variants of two networks, and
 bench-gpu: setup  ## the same on an NVIDIA GPU, for two networks; writes configs/profiles/
 	$(BIN)/python -m benchmarks.gpu.run
 
-test: setup  ## unit tests, property tests with many examples, runs of policies, integration tests on Ray
+test: setup  ## unit tests, property tests with many examples, runs of plans and policies, integration tests on Ray
 	$(BIN)/python -m pytest tests/unit
 	$(BIN)/python -m pytest tests/unit -m hypothesis --hypothesis-profile=thorough
 	$(BIN)/python -m pytest tests/runs --hypothesis-profile=thorough
