@@ -115,10 +115,8 @@ class System:
         found: list[Event] = []
         for action in actions:
             if isinstance(action, RequestWorkers):
-                missing = action.counts["m5"] - len(
-                    [x for x in self.autoscaler.fleet.workers.values() if not x.leaving]
-                )
-                fresh = [f"w{self._joined + number}" for number in range(missing)]
+                there = sum(not x.leaving for x in self.autoscaler.fleet.workers.values())
+                fresh = [f"w{self._joined + number}" for number in range(action.counts["m5"] - there)]
                 self._joined += len(fresh)
                 self._workers += fresh
                 found += map(self._joined_as, fresh)

@@ -9,6 +9,7 @@ queries.
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from math import inf
 from typing import NamedTuple
 
 from infaas_ray.domain import OnMiss
@@ -19,9 +20,8 @@ from infaas_ray.policy.messages import ClassCount, TrafficReported
 _MISSES = 0.003
 _LEAST_ROOM, _MOST_ROOM = 0.5, 4.0
 _JUDGED = 500  # queries after which head room is judged
-
 _MOST = 2_000  # classes
-_QUIET_S = 10.0
+_QUIET_S = 10.0  # of silence, after which a class makes room for another
 _ROWS_EACH_MEMORY = 0.05  # weight of a report in the mean rows of a query
 
 Bounds = Callable[[ClassCount], ClassCount]
@@ -69,6 +69,7 @@ class DemandClasses:
     def __init__(self, quantile: float) -> None:
         self._quantile = quantile
         self._classes: dict[Key, Demanded] = {}
+        self._full_at = -inf  # when no class was silent for long enough to make room
 
     def __iter__(self) -> Iterator[Demanded]:
         """The classes, in the order in which they were first seen."""
@@ -105,9 +106,12 @@ class DemandClasses:
         return known
 
     def _make_room(self, now: float) -> bool:
-        """Forget the class that was silent longest, if that was a while."""
+        """Forget the class that was silent longest, if that was a while; nothing is looked for twice in a turn."""
+        if now == self._full_at:
+            return False
         quiet = min(self._classes.values(), key=lambda x: x.forecast.last_seen)
         if now - quiet.forecast.last_seen < _QUIET_S:
+            self._full_at = now
             return False
         self.drop(quiet.key)
         return True

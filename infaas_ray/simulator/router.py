@@ -159,12 +159,7 @@ class Router:
         )
         if not flight.counted:
             flight.counted = True
-            wanted = decision.wanted
-            self._asked[kind.number] += not (isinstance(decision, Reject) and decision.permanent)
-            if wanted is not None:
-                self._wanted[wanted] = self._wanted.get(wanted, 0) + kind.rows
-                if isinstance(decision, Reject):
-                    self._refused[wanted] = self._refused.get(wanted, 0) + kind.rows
+            self._count_wanted(decision, kind)
         if isinstance(decision, Dispatch):
             self._dispatch(flight, decision, now)
         elif isinstance(decision, Load):
@@ -176,6 +171,16 @@ class Router:
             if decision.load is not None:
                 self._request_load(decision.load, None)
             self._leave(flight, self._account.refused)
+
+    def _count_wanted(self, decision: Dispatch | Load | Reject, kind: Kind) -> None:
+        if isinstance(decision, Reject) and decision.permanent:
+            return
+        self._asked[kind.number] += 1
+        wanted = decision.wanted
+        if wanted is not None:
+            self._wanted[wanted] = self._wanted.get(wanted, 0) + kind.rows
+            if isinstance(decision, Reject):
+                self._refused[wanted] = self._refused.get(wanted, 0) + kind.rows
 
     def _dispatch(self, flight: Flight, to: Dispatch, now: float) -> None:
         flight.replica, flight.variant, flight.degraded = to.replica, to.variant, to.degraded

@@ -99,8 +99,7 @@ class Known:
         """The offers behind a target that are worth planning with, cheapest first."""
         known = self.fronts.get(target)
         if known is None:
-            offers = [self.catalog.offers[x] for x in self.targets.get(target, ())]
-            known = self.fronts[target] = sorted(undominated(offers), key=attrgetter("usd_per_1k", "name"))
+            known = self.fronts[target] = self.front_without(target, ())
         return known
 
     def bounds(self, count: ClassCount) -> ClassCount:

@@ -5,8 +5,8 @@ Rules:
   those are ready that are planned to answer instead of their replicas (for `_SUCCESSION_S` at most).
 - Replicas are started at once where there is room, evenly on the machines; where they would share cores or a device
   while machines are on their way that are planned too, those are waited for, unless nothing of the variant is there.
-- Replicas are drained when they were too many for a while, new before old: not
-  before those are ready that are planned to answer instead.
+- Replicas are drained when they were too many for a while, new before old: not before those are ready that are planned
+  to answer instead.
 - Where there is no room for a planned one, one that is too many drains at once: the one by which the least demand is
   left without any replica. Where that is some, what is starting now is waited for, and machines that boot are, unless
   more demand waits for the room. Where nothing comes, planned and surplus ones wait for each other, and one must go.
@@ -35,9 +35,7 @@ class PlanFollower:
     def __init__(self, settings: ScalingSettings) -> None:
         self._settings = settings
         self._surplus_since: dict[Spot, float] = {}
-        self._idle: dict[
-            str, tuple[float, int]
-        ] = {}  # since when machines of a type were too many, and how many at least
+        self._idle: dict[str, tuple[float, int]] = {}  # since when machines were too many, and how many at least
         self._plan = Plan()
         self._able: Able = {}
         self._asked_for: Container[str] = ()
@@ -167,13 +165,14 @@ class PlanFollower:
                 self._idle.pop(name, None)
                 continue
             since, least = self._idle.get(name, (situation.now, here - wanted))
-            self._idle[name] = since, min(least, here - wanted)
+            least = min(least, here - wanted)
+            self._idle[name] = since, least
             held_s = situation.now - since
             kind = fleet.catalog.worker_types[name]
             least_s = max(self._settings.planner.release_s, fleet.machines.boot_s(kind))
             if held_s >= least_s:
                 awaited = unready(plan, fleet) if held_s < least_s + _SUCCESSION_S else set()
-                self._give_back(name, self._idle[name][1], held_s, awaited, fleet, orders)
+                self._give_back(name, least, held_s, awaited, fleet, orders)
 
     def _give_back(self, name: str, count: int, held_s: float, awaited: set[str], fleet: Fleet, orders: Orders) -> None:
         """Release so many workers of a type: those on their way first, then the emptiest.
