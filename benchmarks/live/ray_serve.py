@@ -9,21 +9,19 @@ runs it in our replicas, so that what is compared is not two ways to call a runt
 """
 
 import asyncio
-import logging
 import os
 import signal
-import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import ray
 from ray import serve
 from starlette.requests import Request
 from starlette.responses import Response
 
 from benchmarks.live.models import BATCH, SHAPE, open_variant
+from benchmarks.serving.peers.local_ray import local_ray
 from infaas_ray.serving.interpreter import settle
 
 _ONGOING = 512  # Serve's default of 5 would leave batches small
@@ -55,15 +53,7 @@ def main() -> None:
     """Serve until SIGTERM."""
     over = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: over.set())
-    with tempfile.TemporaryDirectory(prefix="rl-", ignore_cleanup_errors=True) as folder:
-        ray.init(
-            "local",
-            num_cpus=2,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            _temp_dir=folder,
-        )
+    with local_ray():
         port = int(os.environ["BENCH_PORT"])
         serve.start(http_options={"host": "127.0.0.1", "port": port}, logging_config={"log_level": "WARNING"})
         deployment = serve.deployment(
@@ -76,7 +66,6 @@ def main() -> None:
         serve.run(application, name="bench", route_prefix="/")
         over.wait()
         serve.shutdown()
-        ray.shutdown()
 
 
 if __name__ == "__main__":

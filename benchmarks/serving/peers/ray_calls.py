@@ -4,13 +4,12 @@ The actor answers with a float. Calls are pipelined, many at once, as fast as Ra
 argument (putting it into the object store first is no faster).
 """
 
-import logging
 import sys
-import tempfile
 import time
 
 import numpy as np
 import ray
+from local_ray import local_ray
 
 _WINDOW = {"small": 1000, "large": 32}
 _WIDTH = {"small": 4, "large": 3 * 224 * 224}
@@ -41,21 +40,12 @@ def rate(actor, size: str, seconds: float) -> float:
 
 def main() -> None:
     """Answer until the input ends."""
-    with tempfile.TemporaryDirectory(prefix="rc-", ignore_cleanup_errors=True) as folder:
-        ray.init(
-            "local",
-            num_cpus=2,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            _temp_dir=folder,
-        )
+    with local_ray():
         actor = ray.remote(Model).options(num_cpus=0, enable_task_events=False).remote()
         ray.get(actor.answer.remote(np.zeros((1, 4), np.float32)))
         for line in sys.stdin:
             size, seconds = line.split()
             print(rate(actor, size, float(seconds)), flush=True)
-        ray.shutdown()
 
 
 if __name__ == "__main__":

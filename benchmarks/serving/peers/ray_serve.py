@@ -4,14 +4,12 @@ deployment that reads the request and batches in itself, the faster form for the
 The batch wait is 0: a batch is what has gathered while the last one ran, the least latency that Serve can give.
 """
 
-import logging
 import os
 import signal
-import tempfile
 import threading
 
 import peer_model
-import ray
+from local_ray import local_ray
 from ray import serve
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -59,15 +57,7 @@ def main() -> None:
     """Serve until SIGTERM."""
     over = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: over.set())
-    with tempfile.TemporaryDirectory(prefix="rs-", ignore_cleanup_errors=True) as folder:
-        ray.init(
-            "local",
-            num_cpus=2,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            _temp_dir=folder,
-        )
+    with local_ray():
         serve.start(
             http_options={"host": "127.0.0.1", "port": peer_model.PORT}, logging_config={"log_level": "WARNING"}
         )
@@ -75,7 +65,6 @@ def main() -> None:
         serve.run(Single.bind() if single else Ingress.bind(Model.bind()), name="bench", route_prefix="/")
         over.wait()
         serve.shutdown()
-        ray.shutdown()
 
 
 if __name__ == "__main__":
