@@ -16,7 +16,6 @@ from infaas_ray.domain import UseCase
 
 SIDE = 64
 EPOCHS, BATCH_ROWS, LEARNING_RATE = 5, 32, 2e-3
-STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,11 +88,13 @@ def _write_encoder(path: Path) -> None:
 def _write_resnet(path: Path) -> None:
     import torch
 
+    from benchmarks.resnet import ResNet
+
     torch.manual_seed(0)
     data = digits.load()
     images = torch.from_numpy(enlarged(data.images[data.training], SIDE))
     labels = torch.from_numpy(data.labels[data.training])
-    network = resnet18(10).to(memory_format=torch.channels_last).train()
+    network = ResNet().to(memory_format=torch.channels_last).train()
     steps = EPOCHS * -(-len(labels) // BATCH_ROWS)
     optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps)
@@ -106,40 +107,3 @@ def _write_resnet(path: Path) -> None:
             schedule.step()
     module = network.to(memory_format=torch.contiguous_format).eval()
     export(module, {"image": torch.zeros(2, 3, SIDE, SIDE)}, path)
-
-
-def resnet18(classes: int):  # type: ignore[no-untyped-def]
-    """ResNet-18 (He et al., "Deep Residual Learning for Image Recognition", 2015): `image` to `logits`."""
-    import torch
-    from torch import nn
-
-    class Block(nn.Module):
-        def __init__(self, width_in: int, width: int, stride: int) -> None:
-            super().__init__()
-            self.path = nn.Sequential(
-                *_convolution(width_in, width, 3, stride), nn.ReLU(), *_convolution(width, width, 3, 1)
-            )
-            same = stride == 1 and width_in == width
-            self.shortcut = nn.Identity() if same else nn.Sequential(*_convolution(width_in, width, 1, stride))
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.relu(self.path(x) + self.shortcut(x))
-
-    class ResNet(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            blocks: list[nn.Module] = [*_convolution(3, 64, 7, 2), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
-            width_in = 64
-            for width, stride in STAGES:
-                blocks += [Block(width_in, width, stride), Block(width, width, 1)]
-                width_in = width
-            self.body = nn.Sequential(*blocks)
-            self.head = nn.Linear(width_in, classes)
-
-        def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
-            return {"logits": self.head(self.body(image).mean((2, 3)))}
-
-    def _convolution(width_in: int, width: int, side: int, stride: int) -> tuple[nn.Module, nn.Module]:
-        return nn.Conv2d(width_in, width, side, stride, side // 2, bias=False), nn.BatchNorm2d(width)
-
-    return ResNet()
