@@ -94,7 +94,8 @@ def _write_resnet(path: Path) -> None:
     data = digits.load()
     images = torch.from_numpy(enlarged(data.images[data.training], SIDE))
     labels = torch.from_numpy(data.labels[data.training])
-    network = ResNet().to(memory_format=torch.channels_last).train()
+    network = ResNet().train()
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the annotations lack it
     steps = EPOCHS * -(-len(labels) // BATCH_ROWS)
     optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps)
@@ -105,5 +106,5 @@ def _write_resnet(path: Path) -> None:
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
-    module = network.to(memory_format=torch.contiguous_format).eval()
-    export(module, {"image": torch.zeros(2, 3, SIDE, SIDE)}, path)
+    network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    export(network.eval(), {"image": torch.zeros(2, 3, SIDE, SIDE)}, path)
