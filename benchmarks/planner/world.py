@@ -130,6 +130,7 @@ def _types(limit: int) -> tuple[PlanType, ...]:
             resources={**{k: float(v) for k, v in x["resources"].items()}, "memory": x["memory_gib"] * 0.9 * _GIB},
             usd_per_hour=x["usd_per_hour"],
             boot_usd_per_hour=x["usd_per_hour"] * 0.1,  # a minute of boot in a plan that holds for ten
+            boot_usd=x["usd_per_hour"] / 60,
             most=limit,
         )
         for x in listed

@@ -13,8 +13,8 @@ from typing import assert_never
 from infaas_ray.policy.fleet import Fleet
 from infaas_ray.policy.lifecycle import Replica, State
 from infaas_ray.policy.messages import Action, Event, LoadRequested, PlanMade, TrafficReported
-from infaas_ray.policy.planner.build import Builder, Known
-from infaas_ray.policy.planner.problem import PlanProblem
+from infaas_ray.policy.planner.build import Builder, Known, Wanted
+from infaas_ray.policy.planner.problem import ENOUGH_USD, PlanProblem
 from infaas_ray.policy.planner.quotes import looser
 from infaas_ray.policy.routing import RoutingTable
 from infaas_ray.policy.scaling.individual import Individual
@@ -96,11 +96,12 @@ class Autoscaler:
         wanted = list(self._strategy.wanted)
         known = Known(self.fleet.catalog, self.fleet.targets)
         pins = pinned(self.settings.keep_warm, self.fleet)
-        variations = {"": wanted, **looser(wanted, most_others)}
-        return {
-            name: Builder(self.fleet, known, self.settings.planner, pins, now).build(x)
-            for name, x in variations.items()
-        }
+
+        def build(asked: Sequence[Wanted], saved_usd: float = ENOUGH_USD) -> PlanProblem:
+            return Builder(self.fleet, known, self.settings.planner, pins, now).build(asked, saved_usd)
+
+        others = {name: build(x) for name, x in looser(wanted, most_others).items()}
+        return {"": build(wanted, self._strategy.saved_usd), **others}
 
     def _take(self, event: Event, now: float, requests: dict[str, str]) -> str | None:
         match event:

@@ -9,12 +9,13 @@ from hypothesis import Phase, given, settings
 
 from benchmarks.planner.world import Size, change_demand, follow, make_problem
 from infaas_ray.policy.planner.exact import solve_exact, whole_workers
+from infaas_ray.policy.planner.fitted import fit, frame_of
 from infaas_ray.policy.planner.model import build
 from infaas_ray.policy.planner.problem import Plan, PlanProblem
 from infaas_ray.policy.planner.pruning import worth_keeping
 from infaas_ray.policy.planner.relaxed import relaxed
 from infaas_ray.policy.planner.rounded import round_up
-from infaas_ray.policy.planner.solve import _fitted, _frame, _workers_up, solve
+from infaas_ray.policy.planner.solve import solve, workers_up
 from tests.unit.policy.planner.problems import (
     asked,
     at,
@@ -225,6 +226,28 @@ class TestStability:
         assert again.replicas == first.replicas
         assert again.objective_usd_per_hour < first.objective_usd_per_hour
 
+    def test_machines_that_only_save_money_come_when_their_boot_is_saved_up(self) -> None:
+        types = [worker("cheap", usd=1.0, boot_usd=0.05), worker("dear", usd=3.0, now=1)]
+        made = problem(types, [variant("a", at(on=0), at(on=1, now=1))], [asked(10, option())])
+        early = solve(replace(made, saved_usd=0.04))
+        assert early.workers == {"cheap": 0, "dear": 1}
+        assert early.forgone_usd_per_hour == pytest.approx(2.0)
+        later = solve(replace(made, saved_usd=0.06))
+        assert later.workers == {"cheap": 1, "dear": 0}
+        assert later.forgone_usd_per_hour == 0.0
+
+    def test_machines_that_are_too_many_go_while_others_are_saved_for(self) -> None:
+        types = [worker("cheap", usd=1.0, boot_usd=0.05), worker("dear", usd=3.0, now=2)]
+        made = problem(types, [variant("a", at(on=0), at(on=1, now=2))], [asked(10, option())])
+        assert solve(replace(made, saved_usd=0.0)).workers == {"cheap": 0, "dear": 1}
+
+    def test_machines_that_demand_needs_come_at_once(self) -> None:
+        types = [worker("cheap", usd=1.0, boot_usd=0.05), worker("dear", usd=3.0, now=1, most=1)]
+        made = problem(types, [variant("a", at(on=0), at(on=1, now=4))], [asked(60, option())])
+        plan = solve(replace(made, saved_usd=0.0))
+        assert plan.workers["cheap"] >= 1
+        assert not plan.refused_qps
+
     def test_problem_and_plan_survive_a_log(self) -> None:
         made = make_problem(_SMALL, 1)
         plan = solve(made)
@@ -242,8 +265,8 @@ class TestRounding:
         made = make_problem(replace(_MIDDLE, rows_qps=200_000.0), seed)
         model = build(made, worth_keeping(made))
         base = relaxed(model)
-        frame = _frame(made, model)
-        found = _fitted(frame, round_up(model, frame.held, base), _workers_up(model, base))
+        frame = frame_of(made, model)
+        found = fit(frame, round_up(model, frame.held, base), workers_up(model, base))
         assert found.objective_usd_per_hour <= base.bound_usd_per_hour * 1.05
 
     @pytest.mark.parametrize("limit", [1, 3])
@@ -251,8 +274,8 @@ class TestRounding:
         made = make_problem(replace(_MIDDLE, limit=limit), 1)
         model = build(made, worth_keeping(made))
         base = relaxed(model)
-        frame = _frame(made, model)
-        found = _fitted(frame, round_up(model, frame.held, base), _workers_up(model, base))
+        frame = frame_of(made, model)
+        found = fit(frame, round_up(model, frame.held, base), workers_up(model, base))
         assert (found.workers <= limit).all()
         assert found.refused.sum() > 0
         assert found.objective_usd_per_hour <= base.bound_usd_per_hour * 1.2

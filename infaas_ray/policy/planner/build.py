@@ -24,6 +24,7 @@ from infaas_ray.policy.lifecycle import State
 from infaas_ray.policy.messages import ClassCount
 from infaas_ray.policy.planner.capacity import Capacity, Carried, undominated
 from infaas_ray.policy.planner.problem import (
+    ENOUGH_USD,
     PlanClass,
     PlanOption,
     PlanPlace,
@@ -149,8 +150,11 @@ class Builder:
         self._indexes: dict[str, int] = {}
         self._variants: list[PlanVariant] = []
 
-    def build(self, wanted: Sequence[Wanted]) -> PlanProblem:
-        """The problem of serving what is wanted; classes that no variant can serve are left out."""
+    def build(self, wanted: Sequence[Wanted], saved_usd: float = ENOUGH_USD) -> PlanProblem:
+        """The problem of serving what is wanted; classes that no variant can serve are left out.
+
+        `saved_usd`: what may be spent on boots that only save money (`patience`).
+        """
         for variant in self._pins:
             self._index(self._known.catalog.offers[variant])
         classes = [found for x in wanted if (found := self._class(x)) is not None]
@@ -159,6 +163,7 @@ class Builder:
             variants=tuple(self._variants),
             classes=tuple(classes),
             utilization=self._settings.utilization,
+            saved_usd=saved_usd,
         )
 
     # ---- machines
@@ -168,6 +173,7 @@ class Builder:
         counts = fleet.counts()
         found = []
         for name, known in fleet.catalog.worker_types.items():
+            boot_s = fleet.machines.boot_s(known)
             blocked = fleet.machines.blocks.reason(name, self._now) is not None
             found.append(
                 PlanType(
@@ -177,8 +183,9 @@ class Builder:
                     now=counts[name],
                     least=min(known.min_workers, counts[name]) if blocked else known.min_workers,
                     most=counts[name] if blocked else known.max_workers,
-                    boot_usd_per_hour=known.usd_per_hour * fleet.machines.boot_s(known) / hold_s,
+                    boot_usd_per_hour=known.usd_per_hour * boot_s / hold_s,
                     risk_usd_per_hour=known.usd_per_hour * (self._settings.spot_factor - 1.0) if known.spot else 0.0,
+                    boot_usd=known.usd_per_hour * boot_s / 3600,
                 )
             )
         others: dict[str, list[Mapping[str, float]]] = {}

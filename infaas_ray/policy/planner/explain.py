@@ -12,6 +12,7 @@ from infaas_ray.policy.planner.problem import Flow, Plan, PlanClass, PlanPlace, 
 from infaas_ray.policy.planner.solve import solve
 
 _NOTHING_QPS = 1e-6
+_NOTHING_USD = 5e-4  # an hour
 _FULL = 0.999  # of what there may be
 
 
@@ -111,12 +112,16 @@ def _summary(plan: Plan) -> str:
     words = f"{workers} for {_usd(plan.machines_usd_per_hour)} an hour"
     beyond = sum(plan.beyond_slo_qps.values())
     changes = plan.objective_usd_per_hour - plan.machines_usd_per_hour
-    if changes > 5e-4:
+    if changes > _NOTHING_USD:
         words += f", {_usd(changes)} for changes, risk, lost accuracy and refusals"
     if beyond > _NOTHING_QPS:
         words += f"; {beyond:.4g} rows/s are answered beyond their SLO, as they accept"
     if refused > _NOTHING_QPS:
         words += f"; {refused:.4g} rows/s are refused"
+    if plan.forgone_usd_per_hour > _NOTHING_USD:
+        words += (
+            f"; other machines would save {_usd(plan.forgone_usd_per_hour)} an hour, not for long enough to boot them"
+        )
     return f"{words}; no plan costs more than {plan.gap:.2%} less"
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 NO_LIMIT = 10_000  # replicas of a variant: as many as one likes
+ENOUGH_USD = 1e9  # for whatever boots
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,7 +17,8 @@ class PlanType:
     """A worker type: what one has, what it costs, how many there are now (booting ones too) and may be.
 
     `resources` by name; "memory" in bytes is one of them. Each worker beyond `now` costs `boot_usd_per_hour` more.
-    `risk_usd_per_hour` is not paid, but counts in a choice: the trouble of losing a spot machine.
+    `risk_usd_per_hour` is not paid, but counts in a choice: the trouble of losing a spot machine. `boot_usd` is paid
+    for one while it boots.
     """
 
     name: str
@@ -27,6 +29,7 @@ class PlanType:
     most: int = 100
     boot_usd_per_hour: float = 0.0
     risk_usd_per_hour: float = 0.0
+    boot_usd: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,12 +89,16 @@ class PlanClass:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanProblem:
-    """All that a plan depends on. Of a worker's resources at most the share `utilization` is planned to be busy."""
+    """All that a plan depends on. Of a worker's resources at most the share `utilization` is planned to be busy.
+
+    `saved_usd` is what may be spent on boots that only save money; by default they are not waited for.
+    """
 
     types: tuple[PlanType, ...]
     variants: tuple[PlanVariant, ...]
     classes: tuple[PlanClass, ...]
     utilization: float = 1.0
+    saved_usd: float = ENOUGH_USD
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +118,7 @@ class Plan:
     one below `bound_usd_per_hour`, as proven by the solver. `refused_qps` by class is what the plan does not serve,
     `beyond_slo_qps` what it serves less accurately than asked or late.
     `marginal_usd_per_1k` by class is what 1,000 more of its rows would cost (the shadow price of its demand).
+    `forgone_usd_per_hour` is what other machines would save, which is not yet worth the swap.
     `solver` names the way: "kept" (what is there is good enough), "exact" (branch and bound) or "rounded" (linear
     program, rounded).
     """
@@ -123,6 +131,7 @@ class Plan:
     objective_usd_per_hour: float = 0.0
     bound_usd_per_hour: float = 0.0
     machines_usd_per_hour: float = 0.0
+    forgone_usd_per_hour: float = 0.0
     marginal_usd_per_1k: Mapping[str, float] = field(default_factory=dict)
     solver: str = "exact"
 

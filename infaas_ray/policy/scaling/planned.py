@@ -7,6 +7,7 @@ Rules:
 - It is followed as `plan_follower` says.
 - A load that a query asks for is started at once where nothing of its architecture is there, coming or planned; else
   the plan decides, which knows what all queries ask for.
+- Machines that would only save money are waited for as `patience` says.
 - A plan that is far from proven the best (the solver had no time) is not followed if there is another that is not old.
 - A class that fell silent, longer than chance has it, is kept warm for as long as that is cheaper than letting its next
   query wait for a start.
@@ -25,6 +26,7 @@ from infaas_ray.policy.messages import PlanMade
 from infaas_ray.policy.planner.build import Builder, Known, Wanted
 from infaas_ray.policy.planner.problem import Plan
 from infaas_ray.policy.routing import Catalog
+from infaas_ray.policy.scaling.patience import Patience
 from infaas_ray.policy.scaling.plan_follower import Able, PlanFollower, unready
 from infaas_ray.policy.scaling.room import make_room
 from infaas_ray.policy.scaling.settings import ScalingSettings
@@ -63,6 +65,7 @@ class Planned:
         self._plan: Plan | None = None
         self.followed = 0  # the number of the plan that is followed; 0 where there is none
         self._planned_at = 0.0
+        self._patience = Patience()
         self._planned: Mapping[str, float] = {}
         self._shape: object = None
         self._pending: dict[str, tuple[str, float]] = {}
@@ -79,7 +82,7 @@ class Planned:
         self._classes.take(situation.reports, now, self._known.bounds)
         self._note_machines(fleet)
         for made in situation.plans:
-            self._take(made, now)
+            self._take(made, fleet, now)
         self._answer(situation, orders)
         if self._plan is not None:
             self._follower.follow(self._plan, self._able, situation, orders, self._pending)
@@ -91,9 +94,14 @@ class Planned:
         """What the last plan was asked for."""
         return self._asked.wanted
 
+    @property
+    def saved_usd(self) -> float:
+        """What may be spent on boots that only save money."""
+        return self._patience.saved_usd
+
     # ---- plans
 
-    def _take(self, made: PlanMade, now: float) -> None:
+    def _take(self, made: PlanMade, fleet: Fleet, now: float) -> None:
         if made.number != self._asked.number:
             return
         self._waiting = False
@@ -102,6 +110,7 @@ class Planned:
             self._plan, self._planned, self._able = made.plan, self._asked.demand, self._asked.able
             self._planned_at = now
             self.followed = made.number
+            self._patience.note(made.plan, fleet.counts(), now)
 
     def _ask(self, situation: Situation, orders: Orders) -> None:
         fleet, now = situation.fleet, situation.now
@@ -113,7 +122,9 @@ class Planned:
         if because is None:
             return
         wanted = self._wanted(situation)
-        problem = Builder(fleet, self._known, self._settings.planner, situation.pins, now).build(wanted)
+        problem = Builder(fleet, self._known, self._settings.planner, situation.pins, now).build(
+            wanted, self._patience.saved_usd
+        )
         self._shape = shape
         names = [x.name for x in problem.variants]
         able = {x.name: frozenset(names[o.variant] for o in x.options) for x in problem.classes}
@@ -231,8 +242,9 @@ class Planned:
 
 
 def _trusted(plan: Plan) -> bool:
-    dearer = plan.objective_usd_per_hour - plan.bound_usd_per_hour
-    return plan.gap <= _LOOSE_GAP or dearer <= _LOOSE_USD_PER_HOUR
+    """Whether it is near the best but for what it forgoes knowingly."""
+    dearer = plan.objective_usd_per_hour - plan.forgone_usd_per_hour - plan.bound_usd_per_hour
+    return dearer <= max(_LOOSE_USD_PER_HOUR, _LOOSE_GAP * plan.objective_usd_per_hour)
 
 
 def _wanted_of(known: Demanded, demand_qps: float, z: float) -> Wanted:

@@ -28,6 +28,7 @@ def worker(name: str = "cpu", cpu: float = 4.0, usd: float = 1.0, **more: float)
         resources={"CPU": cpu},
         usd_per_hour=usd,
         boot_usd_per_hour=more.get("boot", 0.0),
+        boot_usd=more.get("boot_usd", 0.0),
         **{"most": 10, **limits},
     )
 

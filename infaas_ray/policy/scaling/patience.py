@@ -1,0 +1,64 @@
+"""When machines that would only save money are worth their boot: the ski-rental rule, with patience that is learned.
+
+Rules:
+- What other machines would have saved is added up from plan to plan, as long as they would without a break. When it is
+  the price of their boot, they come. Who buys then pays at most twice what hindsight would have paid (Karlin,
+  Manasse, Rudolph and Sleator, "Competitive Snoopy Caching", Algorithmica 1988).
+- How long such savings last differs: on noise about the border between two machines they end soon, in a wave of demand
+  they last. A swap that demand undid before it had paid for its boot doubles the price from which one is made, one that
+  had paid halves it, between `_LEAST` and `_MOST` times what the boots cost.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from infaas_ray.policy.planner.problem import Plan
+
+_LEAST, _MOST = 0.25, 16.0
+_LONGEST_S = 30.0  # between two plans, that savings are counted for
+_AND_BACK = 2.0  # boots: a swap that is undone needs another
+
+
+@dataclass(frozen=True, slots=True)
+class _Swap:
+    at: float
+    usd_per_hour: float  # what it saves
+    price_usd: float
+    shed: frozenset[str]  # the worker types that there were to be fewer of
+
+
+class Patience:
+    """What was saved up for a swap."""
+
+    def __init__(self) -> None:
+        self._factor = 1.0
+        self._forgone_usd = 0.0
+        self._usd_per_hour = 0.0
+        self._at = 0.0  # when the last plan came
+        self._swap: _Swap | None = None
+
+    @property
+    def saved_usd(self) -> float:
+        """What may be spent on a boot that only saves money."""
+        return self._forgone_usd / self._factor
+
+    def note(self, plan: Plan, there: Mapping[str, int], now: float) -> None:
+        """Take in a plan; `there` counts workers by type, those on their way too."""
+        since_s, self._at = min(now - self._at, _LONGEST_S), now
+        if plan.forgone_usd_per_hour > 0:
+            self._usd_per_hour = plan.forgone_usd_per_hour
+            self._forgone_usd += self._usd_per_hour * since_s / 3600
+            return
+        more = {name for name, count in plan.workers.items() if count > there.get(name, count)}
+        if self._swap is not None and more & self._swap.shed:
+            self._judge(self._swap, now)
+        elif more and self._forgone_usd > 0:
+            shed = frozenset(name for name, count in there.items() if count > plan.workers.get(name, 0))
+            self._swap = _Swap(now, self._usd_per_hour, self.saved_usd, shed)
+        self._forgone_usd = 0.0
+
+    def _judge(self, swap: _Swap, now: float) -> None:
+        """Demand undid a swap."""
+        paid = swap.usd_per_hour * (now - swap.at) / 3600 >= _AND_BACK * swap.price_usd
+        self._factor = max(_LEAST, self._factor / 2) if paid else min(_MOST, self._factor * 2)
+        self._swap = None
