@@ -34,7 +34,7 @@ class PlannerSettings:
     __pydantic_config__: ClassVar[dict[str, Any]] = _FORBID
 
     interval_s: float = 10.0
-    quantile: float = 0.8
+    quantile: float = 0.7
     head_room: float = 1.3
     utilization: float = 0.9
     hold_s: float = 300.0
