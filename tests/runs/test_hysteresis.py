@@ -11,8 +11,7 @@ from infaas_ray.simulator.report import result_of
 from infaas_ray.simulator.scenario import read_scenario
 
 CATALOGUE = Path(__file__).parents[2] / "configs" / "catalogs" / "infaas-2021.yaml"
-FROM_S, UNTIL_S = 300.0, 2400.0
-HOURS = (UNTIL_S - FROM_S) / 3600
+FROM_S, UNTIL_S = 300.0, 3900.0  # one hour
 NETWORKS = "image-classification:imagenet"
 
 
@@ -27,7 +26,10 @@ def stream(rate_qps: float, latency_ms: float, accuracy: float) -> dict[str, obj
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_flat_noisy_demand_swaps_no_machines_back_and_forth(tmp_path: Path, seed: int) -> None:
-    """The cheaper machine carries the mean and not all of the noise; followed at once, machines boot 20 to 30 times."""
+    """The cheaper machine carries the mean and not all of the noise.
+
+    Where every plan is followed at once, machines boot 20 to 30 times in this hour, and 50 to 60 replicas start.
+    """
     content = {
         "catalogue": str(CATALOGUE),
         "duration_s": UNTIL_S,
@@ -44,5 +46,5 @@ def test_flat_noisy_demand_swaps_no_machines_back_and_forth(tmp_path: Path, seed
     starts = [x for turn in turns for x in turn.actions if isinstance(x, StartReplica)]
     found = result_of(world, "planner", seed)
     assert found.met > 0.995 * found.arrived
-    assert len(boots) <= 10 * HOURS
-    assert len(starts) <= 40 * HOURS
+    assert len(boots) <= 10
+    assert len(starts) <= 40

@@ -21,6 +21,7 @@ from tests.unit.policy.fluid import Asked, serve
 from tests.unit.policy.world import World, requests, starts
 
 CPU = worker_type("cpu", usd=0.4)
+GIB = 2**30
 GPU = worker_type("gpu", gpu=1.0, usd=3.0)
 SMALL = offer("small", usd=0.001, accuracy=0.7, rate_qps=667)
 LARGE = offer("large", usd=0.004, accuracy=0.9, p99_ms=[(1, 40.0), (8, 160.0)], rate_qps=100)
@@ -292,4 +293,20 @@ def test_what_answers_alone_stays_until_its_successor_is_ready() -> None:
     for _ in range(150):
         world.ask(Asked(rows=60, latency_s=0.5, min_accuracy=0.9), Asked(rows=400, latency_s=0.1, min_accuracy=0.7))
         assert world.counts().get(LARGE.name, 0) > 0
+    assert world.missed == 0.0
+
+
+def test_replicas_move_where_free_memory_is_in_pieces() -> None:
+    """Two of 3 GiB, one on each machine of 8 GiB, leave no room for one of 7 GiB, until one moves."""
+    small = offer("small", usd=0.001, accuracy=0.7, rate_qps=667, memory_bytes=3 * GIB, threads=4)
+    large = offer("large", usd=0.004, accuracy=0.9, rate_qps=100, memory_bytes=7 * GIB)
+    scaling = ScalingSettings(strategy="planner", keep_warm={small.name: 2}, start_overhead_s=0.0)
+    world = World(small, large, workers=[worker("w1"), worker("w2")], settings=scaling)
+    world.ask(Asked(rows=5, latency_s=0.5), seconds=20)
+    assert world.counts() == {small.name: 2}
+    assert all(len(x.replicas) == 1 for x in world.autoscaler.fleet.workers.values())
+    for _ in range(40):
+        world.ask(Asked(rows=5, latency_s=0.5, min_accuracy=0.7), Asked(rows=5, latency_s=0.5, min_accuracy=0.9))
+        assert world.counts()[small.name] >= 2, "new before old"
+    assert world.counts() == {small.name: 2, large.name: 1}
     assert world.missed == 0.0

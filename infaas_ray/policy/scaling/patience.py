@@ -5,26 +5,27 @@ Rules:
   the price of their boot, they come. Who buys then pays at most twice what hindsight would have paid (Karlin,
   Manasse, Rudolph and Sleator, "Competitive Snoopy Caching", Algorithmica 1988).
 - How long such savings last differs: on noise about the border between two machines they end soon, in a wave of demand
-  they last. A swap that demand undid before it had paid for its boot doubles the price from which one is made, one that
-  had paid halves it, between `_LEAST` and `_MOST` times what the boots cost.
+  they last. A swap saves from when the machines go that it was to replace. One that demand undid before it had paid
+  for its boots doubles the price from which one is made, one that had paid halves it, between `_LEAST` and `_MOST`
+  times what the boots cost.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 
 from infaas_ray.policy.planner.problem import Plan
 
 _LEAST, _MOST = 0.25, 16.0
 _LONGEST_S = 30.0  # between two plans, that savings are counted for
-_AND_BACK = 2.0  # boots: a swap that is undone needs another
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Swap:
-    at: float
     usd_per_hour: float  # what it saves
     price_usd: float
-    shed: frozenset[str]  # the worker types that there were to be fewer of
+    shed: Mapping[str, int]  # the worker types that there were to be fewer of, and how many were to stay
+    saves_since: float = inf
 
 
 class Patience:
@@ -49,16 +50,19 @@ class Patience:
             self._usd_per_hour = plan.forgone_usd_per_hour
             self._forgone_usd += self._usd_per_hour * since_s / 3600
             return
+        swap = self._swap
+        if swap is not None and all(there.get(name, 0) <= count for name, count in swap.shed.items()):
+            swap.saves_since = min(swap.saves_since, now)
         more = {name for name, count in plan.workers.items() if count > there.get(name, count)}
-        if self._swap is not None and more & self._swap.shed:
-            self._judge(self._swap, now)
+        if swap is not None and more & swap.shed.keys():
+            self._judge(swap, now)
         elif more and self._forgone_usd > 0:
-            shed = frozenset(name for name, count in there.items() if count > plan.workers.get(name, 0))
-            self._swap = _Swap(now, self._usd_per_hour, self.saved_usd, shed)
+            shed = {name: kept for name, count in there.items() if count > (kept := plan.workers.get(name, 0))}
+            self._swap = _Swap(self._usd_per_hour, self.saved_usd, shed)
         self._forgone_usd = 0.0
 
     def _judge(self, swap: _Swap, now: float) -> None:
         """Demand undid a swap."""
-        paid = swap.usd_per_hour * (now - swap.at) / 3600 >= _AND_BACK * swap.price_usd
+        paid = swap.usd_per_hour * max(0.0, now - swap.saves_since) / 3600 >= swap.price_usd
         self._factor = max(_LEAST, self._factor / 2) if paid else min(_MOST, self._factor * 2)
         self._swap = None

@@ -10,6 +10,7 @@ Rules:
 - Where there is no room for a planned one, one that is too many drains at once: the one by which the least demand is
   left without any replica. Where that is some, what is starting now is waited for, and machines that boot are, unless
   more demand waits for the room. Where nothing comes, planned and surplus ones wait for each other, and one must go.
+- Where nothing is too many and all planned machines are there, what is free is there in pieces: others move (`moves`).
 - Replicas that are too many cost little while nobody needs their room: they stay for a while, against swapping.
 """
 
@@ -19,6 +20,7 @@ from collections.abc import Container, Mapping, Sequence
 from infaas_ray.policy.fleet import Fleet
 from infaas_ray.policy.lifecycle import Replica, State, Worker
 from infaas_ray.policy.planner.problem import Plan
+from infaas_ray.policy.scaling.moves import Moves
 from infaas_ray.policy.scaling.settings import ScalingSettings
 from infaas_ray.policy.scaling.strategy import Orders, Situation
 
@@ -39,35 +41,40 @@ class PlanFollower:
         self._plan = Plan()
         self._able: Able = {}
         self._asked_for: Container[str] = ()
+        self._moves = Moves()
 
     def follow(self, plan: Plan, able: Able, situation: Situation, orders: Orders, asked_for: Container[str]) -> None:
         """Give the orders of this turn. `asked_for`: variants of which a query needs one, planned or not."""
         self._plan, self._able, self._asked_for = plan, able, asked_for
         fleet, targets = situation.fleet, targets_of(plan)
         self._follow_machines(plan, situation, orders)
+        self._moves.advance(situation, orders)
         by_spot, leaving = _spots(fleet)
-        short = self._start_missing(targets, by_spot, situation, orders)
-        awaited = unready(plan, fleet)
-        surplus = {spot: n for spot, have in by_spot.items() if (n := self._surplus(spot, have, targets, situation))}
+        coming = _coming(plan, fleet)
+        short = self._start_missing(targets, by_spot, coming, situation, orders)
+        awaited, twice = unready(plan, fleet), self._moves.under_way(fleet)
+        counts = {spot: len(have) - twice[spot] for spot, have in by_spot.items()}
+        surplus = {spot: n for spot, have in counts.items() if (n := self._surplus(spot, have, targets, situation))}
         for spot, count in surplus.items():
             if spot[1] not in short:
                 self._retire(spot, by_spot[spot], count, awaited, situation, orders)
         for kind, starved in short.items():
-            if leaving[kind] < starved.total():
-                here = {spot: by_spot[spot] for spot in surplus if spot[1] == kind}
+            here = {spot: by_spot[spot] for spot in surplus if spot[1] == kind}
+            if leaving[kind] < starved.total() and here:
                 self._evict(kind, here, starved, situation, orders)
+            elif not leaving[kind] and kind not in coming:
+                self._moves.make_room(min(starved), kind, situation, orders)
 
     def _start_missing(
         self,
         targets: Mapping[Spot, int],
         by_spot: Mapping[Spot, Sequence[Replica]],
+        coming: Container[str],
         situation: Situation,
         orders: Orders,
     ) -> dict[str, Counter[str]]:
         """Start what is planned and not there; what has no room: by worker type, how many of which variants."""
         fleet = situation.fleet
-        there = Counter(x.worker_type for x in fleet.workers.values() if not x.leaving)
-        coming = {name for name, count in self._plan.workers.items() if count > there[name]}
         short: dict[str, Counter[str]] = {}
         for (variant, kind), count in targets.items():
             if variant not in fleet.catalog.offers or fleet.blocks.failing(variant, situation.now):
@@ -83,16 +90,16 @@ class PlanFollower:
                     break
         return short
 
-    def _surplus(self, spot: Spot, have: Sequence[Replica], targets: Mapping[Spot, int], situation: Situation) -> int:
+    def _surplus(self, spot: Spot, have: int, targets: Mapping[Spot, int], situation: Situation) -> int:
         """By how many replicas a variant has too many on a worker type; notes since when."""
         variant = spot[0]
         needed = 1 if variant in self._asked_for else 0
         keep = max(targets.get(spot, 0), needed, situation.pins.get(variant, 0))
-        if len(have) <= keep or variant not in situation.fleet.catalog.offers:
+        if have <= keep or variant not in situation.fleet.catalog.offers:
             self._surplus_since.pop(spot, None)
             return 0
         self._surplus_since.setdefault(spot, situation.now)
-        return len(have) - keep
+        return have - keep
 
     def _retire(
         self, spot: Spot, have: list[Replica], count: int, awaited: set[str], situation: Situation, orders: Orders
@@ -198,6 +205,12 @@ def unready(plan: Plan, fleet: Fleet) -> set[str]:
     replicas = (x for x in fleet.replicas.values() if x.state is State.READY and x.worker in kinds)
     ready = Counter((x.variant, kinds[x.worker]) for x in replicas)
     return {spot[0] for spot, count in targets_of(plan).items() if ready[spot] < count}
+
+
+def _coming(plan: Plan, fleet: Fleet) -> set[str]:
+    """The worker types of which more are planned than are there."""
+    there = Counter(x.worker_type for x in fleet.workers.values() if not x.leaving)
+    return {name for name, count in plan.workers.items() if count > there[name]}
 
 
 def _serving(worker: Worker) -> set[str]:

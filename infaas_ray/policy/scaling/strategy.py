@@ -82,22 +82,22 @@ class Orders:
         self._start_on(placement.worker, variant, because)
         return None
 
-    def start_at(self, worker: str, variant: str, because: str) -> bool:
-        """Start a replica on that worker; False where it leaves or has no room."""
+    def start_at(self, worker: str, variant: str, because: str) -> str | None:
+        """Start a replica on that worker, and return its id; None where it leaves or has no room."""
         known = self._fleet.workers[worker]
         needs = self._fleet.needs_in(variant, known.room())
         if known.leaving or needs is None or not fits(needs, known.room()):
-            return False
-        self._start_on(worker, variant, because)
-        return True
+            return None
+        return self._start_on(worker, variant, because)
 
-    def _start_on(self, worker: str, variant: str, because: str) -> None:
+    def _start_on(self, worker: str, variant: str, because: str) -> str:
         replica = self._fleet.request_start(variant, worker, self._now)
         needs = self._fleet.replicas[replica].needs
         amount = needs.amount if needs is not None else 0.0
         self.actions.append(
             StartReplica(replica=replica, variant=variant, worker=worker, amount=amount, because=because)
         )
+        return replica
 
     def drain(self, replica: str, because: str) -> None:
         """Drain a ready replica; one in another state is left alone."""

@@ -15,6 +15,7 @@ def swapped(patience: Patience, at: float, back_at: float) -> None:
     for second in range(0, 101, 10):
         patience.note(STAY if second else BACK, HAD, at - 100 + second)
     patience.note(SWAP, HAD, at)
+    patience.note(SWAP, HAS, at + 30)
     patience.note(BACK, HAS, back_at)
 
 
@@ -50,6 +51,17 @@ def test_a_swap_that_demand_undoes_soon_makes_the_next_wait_longer() -> None:
     patience = Patience()
     swapped(patience, at=200.0, back_at=250.0)
     assert abs(saved(patience, 300.0) - 0.0005) < 1e-9
+
+
+def test_a_swap_saves_nothing_before_the_old_machines_are_gone() -> None:
+    patience = Patience()
+    for now in range(100, 201, 10):
+        patience.note(STAY if now > 100 else BACK, HAD, now)
+    patience.note(SWAP, HAD, 200.0)
+    for now in range(210, 600, 10):
+        patience.note(SWAP, {"cheap": 1, "dear": 1}, now)
+    patience.note(BACK, HAS, 600.0)
+    assert abs(saved(patience, 700.0) - 0.0005) < 1e-9
 
 
 def test_a_swap_that_paid_makes_the_next_come_sooner() -> None:
