@@ -310,3 +310,31 @@ def test_replicas_move_where_free_memory_is_in_pieces() -> None:
         assert world.counts()[small.name] >= 2, "new before old"
     assert world.counts() == {small.name: 2, large.name: 1}
     assert world.missed == 0.0
+
+
+def test_replicas_move_where_starts_succeed() -> None:
+    small = offer("small", usd=0.001, accuracy=0.7, rate_qps=667, memory_bytes=3 * GIB, threads=4)
+    large = offer("large", usd=0.004, accuracy=0.9, rate_qps=100, memory_bytes=7 * GIB)
+    scaling = ScalingSettings(strategy="planner", keep_warm={small.name: 3}, start_overhead_s=0.0)
+    world = World(small, large, workers=[worker("w1"), worker("w2"), worker("w3")], settings=scaling)
+    world.ask(Asked(rows=5, latency_s=0.5), seconds=20)
+    world.broken = {"w2"}
+    world.ask(
+        Asked(rows=5, latency_s=0.5, min_accuracy=0.7), Asked(rows=5, latency_s=0.5, min_accuracy=0.9), seconds=60
+    )
+    assert world.counts() == {small.name: 3, large.name: 1}
+    assert world.missed == 0.0
+
+
+def test_what_queries_ask_for_takes_no_room_from_what_is_planned_for_them() -> None:
+    """A query asks for the cheapest that meets its SLO; the plan answers it with what another class needs anyway."""
+    cheap = offer("cheap", usd=0.001, accuracy=0.5, memory_bytes=6 * GIB)
+    middle = offer("middle", usd=0.002, accuracy=0.7, memory_bytes=7 * GIB)
+    best = offer("best", usd=0.003, accuracy=0.8, memory_bytes=7 * GIB)
+    world = World(cheap, middle, best, workers=[worker("w1"), worker("w2")], settings=settings())
+    low = Asked(rows=60, latency_s=0.5, min_accuracy=0.5)
+    world.ask(low, seconds=60)
+    asked = (low, Asked(rows=5, latency_s=0.5, min_accuracy=0.7), Asked(rows=60, latency_s=0.5, min_accuracy=0.8))
+    world.ask(*asked, seconds=120)
+    assert world.counts() == {cheap.name: 1, best.name: 1}
+    assert world.missed == 0.0

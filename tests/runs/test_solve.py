@@ -11,7 +11,7 @@ from benchmarks.planner.world import Size, change_demand, follow, make_problem
 from infaas_ray.policy.planner.exact import solve_exact, whole_workers
 from infaas_ray.policy.planner.fitted import fit, frame_of
 from infaas_ray.policy.planner.model import build
-from infaas_ray.policy.planner.problem import Plan, PlanProblem
+from infaas_ray.policy.planner.problem import Plan, PlanPlace, PlanProblem
 from infaas_ray.policy.planner.pruning import worth_keeping
 from infaas_ray.policy.planner.relaxed import relaxed
 from infaas_ray.policy.planner.rounded import round_up
@@ -225,6 +225,13 @@ class TestStability:
         assert again.workers == first.workers
         assert again.replicas == first.replicas
         assert again.objective_usd_per_hour < first.objective_usd_per_hour
+
+    @pytest.mark.parametrize("pinned", [(at(on=0, now=1), at(on=1)), (at(on=0, now=1),)])
+    def test_what_nothing_flows_to_goes_wherever_pinned_variants_could_run(self, pinned: tuple[PlanPlace, ...]) -> None:
+        types = [worker("x", now=1, least=1), worker("y", now=1, least=1)]
+        variants = [variant("pin", *pinned, least=1), variant("b", at(on=0, now=2))]
+        plan = solve(problem(types, variants, [asked(5, option(1))]))
+        assert plan.replicas == {"pin": {"x": 1}, "b": {"x": 1}}
 
     def test_machines_that_only_save_money_come_when_their_boot_is_saved_up(self) -> None:
         types = [worker("cheap", usd=1.0, boot_usd=0.05), worker("dear", usd=3.0, now=1)]

@@ -131,9 +131,10 @@ def trim(frame: Frame, present: Made) -> Made:
     kept = np.isin(every, model.option_variant)
     needed = np.bincount(model.option_variant, present.flows / rates[kept], minlength=len(problem.variants))
     left = np.ceil(needed - 1e-6).astype(np.intp)
+    left[model.place_variant] = np.maximum(left[model.place_variant], frame.must)
     counts = present.replicas.copy()
     for place, variant in enumerate(model.place_variant.tolist()):
-        counts[place] = max(frame.must[place], min(counts[place], left[variant]))
+        counts[place] = min(counts[place], left[variant])
         left[variant] -= counts[place]
     if (counts == present.replicas).all():
         return present

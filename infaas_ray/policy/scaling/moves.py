@@ -16,7 +16,7 @@ from infaas_ray.policy.scaling.strategy import Orders, Situation
 
 _AGAIN_S = 10.0
 _TRIED = 20
-_MOST = 4  # replicas that move for one
+_MOST = 8  # replicas that move for one
 
 _Move = tuple[Replica, str]  # and where it goes
 
@@ -30,9 +30,11 @@ class Moves:
 
     def advance(self, situation: Situation, orders: Orders) -> None:
         """Drain what has a successor now; forget what came to nothing."""
-        replicas = situation.fleet.replicas
+        fleet = situation.fleet
+        replicas = fleet.replicas
         for old, new in list(self._successors.items()):
             there = old in replicas and replicas[old].state is State.READY and new in replicas
+            there = there and not fleet.workers[replicas[new].worker].leaving
             if there and replicas[new].state is State.STARTING:
                 continue
             if there and replicas[new].state is State.READY:
@@ -50,20 +52,21 @@ class Moves:
         if self._successors or now - self._tried.get((variant, kind), -_AGAIN_S) < _AGAIN_S:
             return
         self._tried[variant, kind] = now
-        for replica, worker in _moves_for(variant, kind, situation.fleet):
+        for replica, worker in _moves_for(variant, kind, situation):
             because = f"moves here from {replica.worker}, where {variant} needs the room"
             successor = orders.start_at(worker, replica.variant, because)
             if successor is not None:
                 self._successors[replica.id] = successor
 
 
-def _moves_for(variant: str, kind: str, fleet: Fleet) -> list[_Move]:
+def _moves_for(variant: str, kind: str, situation: Situation) -> list[_Move]:
     """The fewest moves found that make room; none where none do."""
+    fleet = situation.fleet
     needs = fleet.needs(variant, kind)
     workers = [x for x in fleet.workers.values() if x.worker_type == kind and not x.leaving]
     rooms = {x.name: x.room() for x in workers}
     workers.sort(key=lambda x: -_share(needs, rooms[x.name]))
-    found = [moves for x in workers[:_TRIED] if (moves := _moves_off(x, needs, rooms))]
+    found = [moves for x in workers[:_TRIED] if (moves := _moves_off(x, needs, rooms, situation))]
     return min(found, key=lambda x: (len(x), sum(_held(replica) for replica, _ in x)), default=[])
 
 
@@ -73,13 +76,15 @@ def _share(needs: Needs, room: Room) -> float:
     return min(free / needs.amount, room.free_memory_bytes / max(1, needs.memory_bytes))
 
 
-def _moves_off(worker: Worker, needs: Needs, rooms: Mapping[str, Room]) -> list[_Move]:
+def _moves_off(worker: Worker, needs: Needs, rooms: Mapping[str, Room], situation: Situation) -> list[_Move]:
     """Moves off a worker so that the needs fit there: of the smallest replica that does it, or the largest ones."""
-    able = [x for x in worker.replicas.values() if x.state is State.READY]
+    blocks, now = situation.fleet.blocks, situation.now
+    able = [x for x in worker.replicas.values() if x.state is State.READY and not blocks.failing(x.variant, now)]
     able.sort(key=lambda x: (_held(x), x.id))
     chosen = [[x] for x in able] + [able[-count:] for count in range(2, min(_MOST, len(able)) + 1)]
     victims = next((x for x in chosen if _fits_without(worker, x, needs)), None)
-    return [] if victims is None else _placed(victims, {name: x for name, x in rooms.items() if name != worker.name})
+    others = {name: x for name, x in rooms.items() if name != worker.name}
+    return [] if victims is None else _placed(victims, others, situation.fleet)
 
 
 def _fits_without(worker: Worker, replicas: Sequence[Replica], needs: Needs) -> bool:
@@ -87,12 +92,13 @@ def _fits_without(worker: Worker, replicas: Sequence[Replica], needs: Needs) -> 
     return fits(needs, worker.room_without(lambda x: x.id in gone))
 
 
-def _placed(victims: Sequence[Replica], rooms: dict[str, Room]) -> list[_Move]:
+def _placed(victims: Sequence[Replica], rooms: dict[str, Room], fleet: Fleet) -> list[_Move]:
     """Where these replicas fit in these rooms, one after another; none where one does not."""
     columns = Rooms(list(rooms.values()))
     moves: list[_Move] = []
     for victim in victims:
-        best = columns.best(victim.needs, Crowd(evenly=True)) if victim.needs else None
+        crowd = Crowd(failures=fleet.blocks.failed_on(victim.variant), evenly=True)
+        best = columns.best(victim.needs, crowd) if victim.needs else None
         if best is None or victim.needs is None:
             return []
         _, name = best

@@ -7,16 +7,17 @@ Rules:
 - How long such savings last differs: on noise about the border between two machines they end soon, in a wave of demand
   they last. A swap saves from when the machines go that it was to replace. One that demand undid before it had paid
   for its boots doubles the price from which one is made, one that had paid halves it, between `_LEAST` and `_MOST`
-  times what the boots cost.
+  times what the boots cost. Of what was learned half is forgotten in `_HALF_S`.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import inf
+from math import exp2, inf
 
 from infaas_ray.policy.planner.problem import Plan
 
 _LEAST, _MOST = 0.25, 16.0
+_HALF_S = 3600.0
 _LONGEST_S = 30.0  # between two plans, that savings are counted for
 
 
@@ -35,13 +36,13 @@ class Patience:
         self._factor = 1.0
         self._forgone_usd = 0.0
         self._usd_per_hour = 0.0
-        self._at = 0.0  # when the last plan came
+        self._at = self._learned_at = 0.0  # when the last plan came
         self._swap: _Swap | None = None
 
     @property
     def saved_usd(self) -> float:
         """What may be spent on a boot that only saves money."""
-        return self._forgone_usd / self._factor
+        return self._forgone_usd / self._factor_now()
 
     def note(self, plan: Plan, there: Mapping[str, int], now: float) -> None:
         """Take in a plan; `there` counts workers by type, those on their way too."""
@@ -54,7 +55,7 @@ class Patience:
         if swap is not None and all(there.get(name, 0) <= count for name, count in swap.shed.items()):
             swap.saves_since = min(swap.saves_since, now)
         more = {name for name, count in plan.workers.items() if count > there.get(name, count)}
-        if swap is not None and more & swap.shed.keys():
+        if swap is not None and any(plan.workers[x] > swap.shed[x] for x in more & swap.shed.keys()):
             self._judge(swap, now)
         elif more and self._forgone_usd > 0:
             shed = {name: kept for name, count in there.items() if count > (kept := plan.workers.get(name, 0))}
@@ -64,5 +65,10 @@ class Patience:
     def _judge(self, swap: _Swap, now: float) -> None:
         """Demand undid a swap."""
         paid = swap.usd_per_hour * max(0.0, now - swap.saves_since) / 3600 >= swap.price_usd
-        self._factor = max(_LEAST, self._factor / 2) if paid else min(_MOST, self._factor * 2)
+        factor, self._learned_at = self._factor_now(), now
+        self._factor = max(_LEAST, factor / 2) if paid else min(_MOST, factor * 2)
         self._swap = None
+
+    def _factor_now(self) -> float:
+        kept = exp2((self._learned_at - self._at) / _HALF_S)
+        return 1.0 + (self._factor - 1.0) * kept

@@ -63,7 +63,8 @@ class PlanFollower:
             if leaving[kind] < starved.total() and here:
                 self._evict(kind, here, starved, situation, orders)
             elif not leaving[kind] and kind not in coming:
-                self._moves.make_room(min(starved), kind, situation, orders)
+                for variant in starved:
+                    self._moves.make_room(variant, kind, situation, orders)
 
     def _start_missing(
         self,

@@ -5,8 +5,8 @@ Rules:
 - A plan is asked for every `interval_s`, and at once when demand outgrows the plan, a class is new, or machines or the
   catalogue changed. It is made beside the control loop; until it comes, the last one is followed.
 - It is followed as `plan_follower` says.
-- A load that a query asks for is started at once where nothing of its architecture is there, coming or planned; else
-  the plan decides, which knows what all queries ask for.
+- A load that a query asks for is started at once where nothing of its architecture is there, coming or planned, and no
+  class of queries that it could answer is; else the plan decides, which knows what all queries ask for.
 - Machines that would only save money are waited for as `patience` says.
 - A plan that is far from proven the best (the solver had no time) is not followed if there is another that is not old.
 - A class that fell silent, longer than chance has it, is kept warm for as long as that is cheaper than letting its next
@@ -220,10 +220,13 @@ class Planned:
                 self._start(variant, because, situation, orders)
 
     def _served(self, variant: str, fleet: Fleet) -> bool:
-        """Whether anything of the variant's architecture is there, coming or planned."""
+        """Whether the plan answers queries that the variant could, or its architecture is there, coming or planned."""
+        plan = self._plan
+        if plan is not None and any(variant in self._able.get(x.query_class, ()) for x in plan.flows):
+            return True
         offers = fleet.catalog.offers
         architecture = offers[variant].variant.architecture
-        planned = () if self._plan is None else self._plan.replicas
+        planned = () if plan is None else plan.replicas
         return any(
             x in offers
             and offers[x].variant.architecture == architecture

@@ -2,7 +2,7 @@
 
 from infaas_ray.policy.autoscaler import Autoscaler, ScalingSettings
 from infaas_ray.policy.lifecycle import State
-from infaas_ray.policy.messages import CatalogChanged, DrainReplica, ReplicaFailed, StartReplica
+from infaas_ray.policy.messages import CatalogChanged, DrainReplica, ReplicaFailed, StartReplica, WorkerInterrupted
 from infaas_ray.policy.routing import Offer
 from infaas_ray.policy.scaling.moves import Moves
 from infaas_ray.policy.scaling.strategy import Orders, Situation
@@ -64,6 +64,15 @@ def test_the_fewest_move() -> None:
 def test_several_move_where_one_is_not_enough() -> None:
     starts = Fixture(4, 4, small=TINY).turn(10.0, make_room=True)
     assert [type(x) for x in starts] == [StartReplica] * 3
+
+
+def test_nothing_drains_where_the_successor_is_on_a_worker_that_leaves() -> None:
+    made = Fixture(1, 1)
+    [start] = made.turn(10.0, make_room=True)
+    assert isinstance(start, StartReplica)
+    made.fleet.apply(ready(start.replica, start.worker), 12.0)
+    made.fleet.apply(WorkerInterrupted(worker=start.worker, within_s=30.0), 12.0)
+    assert made.turn(12.0) == []
 
 
 def test_a_successor_that_fails_changes_nothing() -> None:

@@ -50,7 +50,7 @@ def test_no_more_counts_than_the_time_between_plans() -> None:
 def test_a_swap_that_demand_undoes_soon_makes_the_next_wait_longer() -> None:
     patience = Patience()
     swapped(patience, at=200.0, back_at=250.0)
-    assert abs(saved(patience, 300.0) - 0.0005) < 1e-9
+    assert abs(saved(patience, 300.0) - 0.0005) < 2e-5
 
 
 def test_a_swap_saves_nothing_before_the_old_machines_are_gone() -> None:
@@ -61,13 +61,13 @@ def test_a_swap_saves_nothing_before_the_old_machines_are_gone() -> None:
     for now in range(210, 600, 10):
         patience.note(SWAP, {"cheap": 1, "dear": 1}, now)
     patience.note(BACK, HAS, 600.0)
-    assert abs(saved(patience, 700.0) - 0.0005) < 1e-9
+    assert abs(saved(patience, 700.0) - 0.0005) < 2e-5
 
 
 def test_a_swap_that_paid_makes_the_next_come_sooner() -> None:
     patience = Patience()
     swapped(patience, at=200.0, back_at=500.0)
-    assert abs(saved(patience, 600.0) - 0.002) < 1e-9
+    assert abs(saved(patience, 600.0) - 0.002) < 1e-4
 
 
 def test_other_machines_that_demand_needs_tell_nothing_of_a_swap() -> None:
@@ -77,3 +77,20 @@ def test_other_machines_that_demand_needs_tell_nothing_of_a_swap() -> None:
     patience.note(SWAP, HAD, 130.0)
     patience.note(Plan(workers={"cheap": 2, "dear": 0}), HAS, 140.0)
     assert abs(saved(patience, 200.0) - 0.001) < 1e-9
+
+
+def test_a_machine_that_is_lost_is_no_swap_undone() -> None:
+    patience = Patience()
+    patience.note(BACK, HAD, 100.0)
+    patience.note(STAY, {"cheap": 0, "dear": 2}, 120.0)
+    swap = Plan(workers={"cheap": 1, "dear": 1})
+    patience.note(swap, {"cheap": 0, "dear": 2}, 130.0)
+    patience.note(swap, {"cheap": 1, "dear": 1}, 140.0)
+    patience.note(swap, {"cheap": 1, "dear": 0}, 150.0)
+    assert abs(saved(patience, 200.0) - 0.001) < 1e-9
+
+
+def test_what_was_learned_is_forgotten() -> None:
+    patience = Patience()
+    swapped(patience, at=200.0, back_at=250.0)
+    assert abs(saved(patience, 250.0 + 10 * 3600) - 0.001) < 1e-5
