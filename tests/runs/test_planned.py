@@ -5,23 +5,24 @@ from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
+import pytest
 
 from infaas_ray.domain import HardwareKind, OnMiss, Variant
 from infaas_ray.policy.autoscaler import Autoscaler, ScalingSettings
 from infaas_ray.policy.lifecycle import State
-from infaas_ray.policy.messages import LoadRequested, PlanMade, ReplicaFailed, SolvePlan
+from infaas_ray.policy.messages import CatalogChanged, LoadRequested, PlanMade, ReplicaFailed, SolvePlan
 from infaas_ray.policy.planner.problem import Plan
 from infaas_ray.policy.planner.solve import solve
 from infaas_ray.policy.scaling.plan_follower import PlanFollower
 from infaas_ray.policy.scaling.settings import PlannerSettings
 from infaas_ray.policy.scaling.strategy import Orders, Situation
 from infaas_ray.policy.traffic import Traffic
-from tests.unit.policy.builders import offer, v, worker, worker_type
+from tests.unit.policy.builders import catalog, offer, ready, v, worker, worker_type
 from tests.unit.policy.fluid import Asked, serve
 from tests.unit.policy.world import World, requests, starts
 
-CPU = worker_type("cpu", usd=0.4)
 GIB = 2**30
+CPU = worker_type("cpu", usd=0.4)
 GPU = worker_type("gpu", gpu=1.0, usd=3.0)
 SMALL = offer("small", usd=0.001, accuracy=0.7, rate_qps=667)
 LARGE = offer("large", usd=0.004, accuracy=0.9, p99_ms=[(1, 40.0), (8, 160.0)], rate_qps=100)
@@ -338,3 +339,22 @@ def test_what_queries_ask_for_takes_no_room_from_what_is_planned_for_them() -> N
     world.ask(*asked, seconds=120)
     assert world.counts() == {cheap.name: 1, best.name: 1}
     assert world.missed == 0.0
+
+
+@pytest.mark.parametrize("stuck", ["aaa", "zzz"])
+def test_one_that_no_move_helps_keeps_no_other_from_room(stuck: str) -> None:
+    """Five small ones on each of two machines: one of 4 GiB gets room by a move, one of 8 GiB never does."""
+    small, large = offer("small", memory_bytes=GIB), offer("large", memory_bytes=4 * GIB)
+    scaler = Autoscaler(settings(), 0)
+    joined = [worker("w1"), worker("w2")]
+    scaler.step([CatalogChanged(catalog=catalog(small, large, offer(stuck, memory_bytes=8 * GIB))), *joined], 0.0)
+    fleet, orders = scaler.fleet, Orders(scaler.fleet, 0.0)
+    for name in ("w1", "w2") * 5:
+        replica = orders.start_at(name, small.name, "")
+        assert replica is not None
+        fleet.apply(ready(replica, name), 1.0)
+    plan = Plan(replicas={small.name: {"test": 10}, v(stuck): {"test": 1}, large.name: {"test": 1}})
+    orders = Orders(fleet, 10.0)
+    situation = Situation(fleet=fleet, traffic=Traffic(3.0), requests={}, lost=(), pins={}, now=10.0)
+    PlanFollower(settings()).follow(plan, {}, situation, orders, ())
+    assert starts(orders.actions) == [small.name]

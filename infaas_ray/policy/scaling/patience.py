@@ -33,10 +33,11 @@ class Patience:
     """What was saved up for a swap."""
 
     def __init__(self) -> None:
-        self._factor = 1.0
+        self._factor = 1.0  # times the price of boots; as of `_learned_at`
+        self._learned_at = 0.0
+        self._at = 0.0  # when the last plan came
         self._forgone_usd = 0.0
         self._usd_per_hour = 0.0
-        self._at = self._learned_at = 0.0  # when the last plan came
         self._swap: _Swap | None = None
 
     @property

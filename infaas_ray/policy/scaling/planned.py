@@ -122,9 +122,8 @@ class Planned:
         if because is None:
             return
         wanted = self._wanted(situation)
-        problem = Builder(fleet, self._known, self._settings.planner, situation.pins, now).build(
-            wanted, self._patience.saved_usd
-        )
+        builder = Builder(fleet, self._known, self._settings.planner, situation.pins, now)
+        problem = builder.build(wanted, self.saved_usd)
         self._shape = shape
         names = [x.name for x in problem.variants]
         able = {x.name: frozenset(names[o.variant] for o in x.options) for x in problem.classes}

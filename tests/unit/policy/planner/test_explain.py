@@ -116,6 +116,13 @@ def test_the_summary_says_what_is_bought_and_how_good_the_plan_is() -> None:
     assert "50 rows/s are refused" in refused
 
 
+def test_the_summary_says_what_other_machines_would_save() -> None:
+    types = [worker("cheap", usd=1.0, boot_usd=0.05), worker("dear", usd=3.0, now=1)]
+    made = problem(types, [variant("a", at(on=0), at(on=1, now=1))], [asked(10, option())])
+    assert "other machines would save $2 an hour" in explained(replace(made, saved_usd=0.0)).summary
+    assert "other machines" not in explained(made).summary
+
+
 def test_an_explanation_can_be_written_as_json() -> None:
     found = explained(TWO)
     assert msgspec.json.decode(msgspec.json.encode(found), type=PlanExplanation) == found
