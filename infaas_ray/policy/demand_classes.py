@@ -48,6 +48,7 @@ class Demanded:
     room: float = 1.0
     queries: float = 0.0
     missed: float = 0.0
+    missed_rows: float = 0.0  # since they were last taken
 
     def judge(self) -> None:
         """Move the head room by what was missed since the last time, where enough came to tell."""
@@ -61,6 +62,11 @@ class Demanded:
     def forget(self) -> None:
         """Judge anew from here."""
         self.queries = self.missed = 0.0
+
+    def take_missed_rows(self) -> float:
+        """The rows that missed their SLO since the last call."""
+        rows, self.missed_rows = self.missed_rows, 0.0
+        return rows
 
 
 class DemandClasses:
@@ -88,6 +94,7 @@ class DemandClasses:
                 known.rows_each += _ROWS_EACH_MEMORY * (count.rows_each - known.rows_each)
                 known.queries += count.rows / count.rows_each
                 known.missed += count.missed / count.rows_each
+                known.missed_rows += count.missed
         for known in self._classes.values():
             known.forecast.advance(now)
 

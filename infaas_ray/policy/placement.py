@@ -13,7 +13,7 @@ the most free.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import floor
+from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,8 @@ RESOURCE_OF: Mapping[HardwareKind, str] = {
     HardwareKind.GPU: "GPU",
     HardwareKind.NEURON: "neuron_cores",
 }
-_MOST_ON_A_GPU = 16  # replicas that share one device, however small they are
+_LEAST_OF_A_GPU = 0.0208  # of a device, however small a replica is: CUDA's Multi-Process Service has 48 clients
+_SHARES = 10_000  # in which Ray counts a device
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,8 +183,8 @@ def needs_of(offer: Offer, oversubscription: float, worker_type: WorkerType | No
     """What a replica of the offered variant occupies on a worker of that type.
 
     Processors: its threads divided by `oversubscription`, because replicas seldom compute at the same time. A GPU: the
-    largest of 1, 1/2, 1/3 ... that holds the profiled device memory; all of it where that or the device's memory is
-    unknown. Or as many Neuron cores as threads. Memory: the profiled peak.
+    share of its memory that the profiled device memory is; all of it where one of them is unknown. Or as many Neuron
+    cores as threads. Memory: the profiled peak.
     """
     variant, profile = offer.variant, offer.profile
     resource = RESOURCE_OF[variant.hardware]
@@ -200,8 +201,8 @@ def needs_of(offer: Offer, oversubscription: float, worker_type: WorkerType | No
 def _share_of_gpu(device_memory_bytes: int, worker_type: WorkerType | None) -> float:
     if device_memory_bytes <= 0 or worker_type is None or worker_type.device_memory_bytes <= 0:
         return 1.0
-    beside = floor(worker_type.device_memory_bytes / device_memory_bytes)
-    return 1.0 / max(1, min(beside, _MOST_ON_A_GPU))
+    share = ceil(_SHARES * device_memory_bytes / worker_type.device_memory_bytes) / _SHARES
+    return min(1.0, max(_LEAST_OF_A_GPU, share))
 
 
 def runs_on(offer: Offer, worker_type: str, resources: Mapping[str, float]) -> bool:

@@ -210,7 +210,7 @@ def test_what_only_the_loosest_queries_of_a_class_can_have_is_there_for_them() -
     world = on_demand(SMALL, types=(CPU,))
     least_s = SMALL.profile.latency_s(1)
     world.ask(Asked(rows=5, latency_s=least_s * 1.01), seconds=60)  # less than what the way is planned to take
-    assert world.counts() == {SMALL.name: 1}
+    assert set(world.counts()) == {SMALL.name}
 
 
 def test_only_machines_that_were_too_many_all_the_time_are_given_back() -> None:

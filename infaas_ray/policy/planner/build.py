@@ -36,7 +36,7 @@ from infaas_ray.policy.routing import Catalog, Offer
 from infaas_ray.policy.scaling.settings import PlannerSettings
 
 _MEMORY = "memory"
-_WEAR = 0.02  # of a row's price on offer, that counts even where the machine is paid anyway
+_WEAR = 0.05  # of a row's price on offer, that counts even where the machine is paid anyway
 _START = 1e-6  # usd/h of each start beside its machine, so that none is free where the machine is
 _COLD_QPS = 1e-3  # of a class that is kept warm without demand
 
@@ -150,16 +150,22 @@ class Builder:
         self._indexes: dict[str, int] = {}
         self._variants: list[PlanVariant] = []
 
-    def build(self, wanted: Sequence[Wanted], saved_usd: float = ENOUGH_USD) -> PlanProblem:
+    def build(
+        self,
+        wanted: Sequence[Wanted],
+        saved_usd: float = ENOUGH_USD,
+        regret_usd: Mapping[str, float] | None = None,
+    ) -> PlanProblem:
         """The problem of serving what is wanted; classes that no variant can serve are left out.
 
-        `saved_usd`: what may be spent on boots that only save money (`patience`).
+        `saved_usd`: what may be spent on swaps that only save money (`patience`), `regret_usd`: what it may cost to
+        give back a worker, by type (`regret`).
         """
         for variant in self._pins:
             self._index(self._known.catalog.offers[variant])
         classes = [found for x in wanted if (found := self._class(x)) is not None]
         return PlanProblem(
-            types=tuple(self._types),
+            types=tuple(replace(x, regret_usd=(regret_usd or {}).get(x.name, 0.0)) for x in self._types),
             variants=tuple(self._variants),
             classes=tuple(classes),
             utilization=self._settings.utilization,
@@ -271,6 +277,7 @@ class Builder:
                 for x in options
             ),
             refusal_usd_per_1k=serving * self._settings.refusal_factor,
+            missed_usd_per_1k=max(x.offer.usd_per_1k for x in options) * self._settings.refusal_factor,
         )
 
     def _options(self, wanted: Wanted) -> list[_Option]:

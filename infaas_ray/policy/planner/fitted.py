@@ -192,10 +192,11 @@ def boots(frame: Frame, made: Made) -> bool:
     return bool((made.workers > frame.there).any())
 
 
-def boot_price_usd(frame: Frame, made: Made) -> float:
-    """What the boots of those cost."""
-    prices = np.array([x.boot_usd for x in frame.problem.types], dtype=float)
-    return float(np.maximum(0, made.workers - frame.there) @ prices)
+def swap_price_usd(frame: Frame, made: Made) -> float:
+    """What the boots of those cost, and what it may cost to have others no longer."""
+    prices = np.array([(x.boot_usd, x.regret_usd) for x in frame.problem.types], dtype=float).reshape(-1, 2)
+    more = made.workers - frame.there
+    return float(np.maximum(0, more) @ prices[:, 0] + np.maximum(0, -more) @ prices[:, 1])
 
 
 def starts(frame: Frame, made: Made) -> int:

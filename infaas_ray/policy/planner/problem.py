@@ -18,7 +18,7 @@ class PlanType:
 
     `resources` by name; "memory" in bytes is one of them. Each worker beyond `now` costs `boot_usd_per_hour` more.
     `risk_usd_per_hour` is not paid, but counts in a choice: the trouble of losing a spot machine. `boot_usd` is paid
-    for one while it boots.
+    for one while it boots; `regret_usd` is what it would cost to need one again that was given back.
     """
 
     name: str
@@ -30,6 +30,7 @@ class PlanType:
     boot_usd_per_hour: float = 0.0
     risk_usd_per_hour: float = 0.0
     boot_usd: float = 0.0
+    regret_usd: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,12 +80,16 @@ class PlanOption:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanClass:
-    """Queries that ask for the same: `demand_qps` rows a second; 1,000 that are refused cost `refusal_usd_per_1k`."""
+    """Queries that ask for the same: `demand_qps` rows a second; 1,000 that are refused cost `refusal_usd_per_1k`.
+
+    `missed_usd_per_1k` is less where demand is so little that it fills no machine, whose price refusing then has.
+    """
 
     name: str
     demand_qps: float
     options: tuple[PlanOption, ...]
     refusal_usd_per_1k: float
+    missed_usd_per_1k: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,12 +124,14 @@ class Plan:
     `beyond_slo_qps` what it serves less accurately than asked or late.
     `marginal_usd_per_1k` by class is what 1,000 more of its rows would cost (the shadow price of its demand).
     `forgone_usd_per_hour` is what other machines would save, which is not yet worth the swap.
+    `spare` are replicas beyond those, for which the machines have room (`spare`).
     `solver` names the way: "kept" (what is there is good enough), "exact" (branch and bound) or "rounded" (linear
     program, rounded).
     """
 
     workers: Mapping[str, int] = field(default_factory=dict)
     replicas: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    spare: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     flows: tuple[Flow, ...] = ()
     refused_qps: Mapping[str, float] = field(default_factory=dict)
     beyond_slo_qps: Mapping[str, float] = field(default_factory=dict)

@@ -5,7 +5,7 @@ demand at a price that is proven to be within `KEEP_GAP` of the best, it stays: 
 gap is a share of what machines cost, and what is there refuses no more than the linear program does, or a small class
 beside a large one could be refused for ever. Else branch and bound where the problem is small enough (and of plans on
 the machines that it finds, one that changes little), or rounding. Where what is there serves as well as what comes of
-it, machines that only save money are not asked for until the price of their boot is saved up (`saved_usd`). What comes
+it, machines that only save money are not asked for until the price of the swap is saved up (`saved_usd`). What comes
 out is packed worker by worker (and, where that takes more workers, solved once more with some room left), and the flows
 are computed anew for the replicas that fit, so a plan never holds, works or has more than it may.
 The same problem, time and gap give the same plan, as long as the time does not run out.
@@ -23,7 +23,6 @@ from infaas_ray.policy.planner.fitted import (
     Frame,
     Made,
     beyond_slo_of,
-    boot_price_usd,
     boots,
     counts_of,
     fit,
@@ -33,6 +32,7 @@ from infaas_ray.policy.planner.fitted import (
     rows_for_room,
     serves_as_well,
     starts,
+    swap_price_usd,
     trim,
     unfit_types,
 )
@@ -41,6 +41,7 @@ from infaas_ray.policy.planner.problem import Flow, Plan, PlanProblem
 from infaas_ray.policy.planner.pruning import worth_keeping
 from infaas_ray.policy.planner.relaxed import Relaxed, relaxed
 from infaas_ray.policy.planner.rounded import polish, round_up
+from infaas_ray.policy.planner.spare import spare_replicas
 
 _EXACT_MOST = 1_000  # replicas in the linear program: with more, rounding them is as good and a matter of milliseconds
 _POLISH_SHARE = 0.3  # of the time, where rounding is the way
@@ -71,7 +72,7 @@ def solve(problem: PlanProblem, time_limit_s: float = 2.0, gap: float = 0.005, k
     solver, best = min(made.items(), key=lambda x: x[1].score)
     if solver == "exact" and frame.now.any():
         best = _settled(frame, best, time_limit_s * _SETTLE_SHARE, keep_gap)
-    early = boots(frame, best) and problem.saved_usd < boot_price_usd(frame, best)
+    early = boots(frame, best) and problem.saved_usd < swap_price_usd(frame, best)
     if early and present is not None and serves_as_well(frame, present, best):
         stay = _without_boots(frame, present, time_limit_s * _SETTLE_SHARE)
         forgone = max(0.0, stay.running_usd_per_hour - best.running_usd_per_hour)
@@ -169,19 +170,22 @@ def _plan(frame: Frame, made: Made, base: Relaxed, bound: float, solver: str, fo
             by_type = replicas.setdefault(names[model.place_variant[place]], {})
             name = problem.types[model.place_type[place]].name
             by_type[name] = by_type.get(name, 0) + count
+    workers = {x.name: int(n) for x, n in zip(problem.types, made.workers, strict=True)}
     flowing = np.flatnonzero(made.flows > LEAST_FLOW_QPS)
     refused = np.flatnonzero(made.refused > LEAST_FLOW_QPS)
+    flows = tuple(
+        Flow(
+            query_class=problem.classes[model.option_class[x]].name,
+            variant=names[model.option_variant[x]],
+            rate_qps=float(made.flows[x]),
+        )
+        for x in flowing
+    )
     return Plan(
-        workers={x.name: int(n) for x, n in zip(problem.types, made.workers, strict=True)},
+        workers=workers,
         replicas=replicas,
-        flows=tuple(
-            Flow(
-                query_class=problem.classes[model.option_class[x]].name,
-                variant=names[model.option_variant[x]],
-                rate_qps=float(made.flows[x]),
-            )
-            for x in flowing
-        ),
+        spare=spare_replicas(problem, workers, replicas, flows),
+        flows=flows,
         refused_qps={problem.classes[x].name: float(made.refused[x]) for x in refused},
         beyond_slo_qps=beyond_slo_of(problem, model, made.flows),
         objective_usd_per_hour=made.objective_usd_per_hour,

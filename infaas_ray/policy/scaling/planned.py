@@ -7,7 +7,8 @@ Rules:
 - It is followed as `plan_follower` says.
 - A load that a query asks for is started at once where nothing of its architecture is there, coming or planned, and no
   class of queries that it could answer is; else the plan decides, which knows what all queries ask for.
-- Machines that would only save money are waited for as `patience` says.
+- Machines that would only save money are waited for as `patience` says; those that are too many are kept for what had
+  to be missed while they came (`regret`).
 - A plan that is far from proven the best (the solver had no time) is not followed if there is another that is not old.
 - A class that fell silent, longer than chance has it, is kept warm for as long as that is cheaper than letting its next
   query wait for a start.
@@ -27,7 +28,9 @@ from infaas_ray.policy.planner.build import Builder, Known, Wanted
 from infaas_ray.policy.planner.problem import Plan
 from infaas_ray.policy.routing import Catalog
 from infaas_ray.policy.scaling.patience import Patience
-from infaas_ray.policy.scaling.plan_follower import Able, PlanFollower, unready
+from infaas_ray.policy.scaling.plan_follower import PlanFollower
+from infaas_ray.policy.scaling.planned_machines import Able, missing_workers, unready
+from infaas_ray.policy.scaling.regret import Regret
 from infaas_ray.policy.scaling.room import make_room
 from infaas_ray.policy.scaling.settings import ScalingSettings
 from infaas_ray.policy.scaling.strategy import Orders, Situation
@@ -51,6 +54,7 @@ class _Asked:
     demand: Mapping[str, float]
     wanted: Sequence[Wanted] = ()
     able: Able = field(default_factory=dict)
+    missed_usd_per_1k: Mapping[str, float] = field(default_factory=dict)
 
 
 class Planned:
@@ -66,10 +70,11 @@ class Planned:
         self.followed = 0  # the number of the plan that is followed; 0 where there is none
         self._planned_at = 0.0
         self._patience = Patience()
+        self._regret = Regret()
         self._planned: Mapping[str, float] = {}
         self._shape: object = None
         self._pending: dict[str, tuple[str, float]] = {}
-        self._follower = PlanFollower(settings)
+        self._follower = PlanFollower(settings, self._regret)
         self._booked: Mapping[str, int] | None = None
         self._unasked = 0
         self._able: Able = {}  # of the plan that is followed
@@ -85,6 +90,7 @@ class Planned:
             self._take(made, fleet, now)
         self._answer(situation, orders)
         if self._plan is not None:
+            self._note_missed(self._plan, fleet, now)
             self._follower.follow(self._plan, self._able, situation, orders, self._pending)
         self._ask(situation, orders)
         self._booked = fleet.counts()
@@ -98,6 +104,11 @@ class Planned:
     def saved_usd(self) -> float:
         """What may be spent on boots that only save money."""
         return self._patience.saved_usd
+
+    def _note_missed(self, plan: Plan, fleet: Fleet, now: float) -> None:
+        """Note what is missed for want of machines."""
+        missed = {_wanted_of(x, 0.0, 0.0).name: rows for x in self._classes if (rows := x.take_missed_rows())}
+        self._regret.note(missing_workers(plan, fleet), missed, self._asked.missed_usd_per_1k, now)
 
     # ---- plans
 
@@ -123,11 +134,13 @@ class Planned:
             return
         wanted = self._wanted(situation)
         builder = Builder(fleet, self._known, self._settings.planner, situation.pins, now)
-        problem = builder.build(wanted, self.saved_usd)
+        problem = builder.build(wanted, self.saved_usd, self._regret.usd(now))
         self._shape = shape
         names = [x.name for x in problem.variants]
         able = {x.name: frozenset(names[o.variant] for o in x.options) for x in problem.classes}
-        self._asked = _Asked(self._asked.number + 1, now, {x.name: x.demand_qps for x in wanted}, wanted, able)
+        demand = {x.name: x.demand_qps for x in wanted}
+        prices = {x.name: x.missed_usd_per_1k for x in problem.classes}
+        self._asked = _Asked(self._asked.number + 1, now, demand, wanted, able, prices)
         self._waiting = True
         orders.plan(self._asked.number, problem, because)
 
