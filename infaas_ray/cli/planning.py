@@ -20,7 +20,7 @@ from infaas_ray.policy.plan_book import Followed, RunningPlan
 from infaas_ray.policy.planner.build import Builder, Known, Wanted
 from infaas_ray.policy.planner.capacity import Capacity
 from infaas_ray.policy.planner.explain import PlanExplanation, explain
-from infaas_ray.policy.planner.problem import Plan, PlanProblem
+from infaas_ray.policy.planner.problem import Plan, PlanProblem, counts_of
 from infaas_ray.policy.planner.quotes import looser
 from infaas_ray.policy.planner.solve import solve
 from infaas_ray.policy.routing import Catalog, Offer
@@ -159,8 +159,10 @@ def _tell(
     made: Plan, said: PlanExplanation, explained: bool, ready: Mapping[str, Mapping[str, int]] | None = None
 ) -> None:
     out.print(said.summary, soft_wrap=True)
-    rows = [[v, kind, str(n)] for v, kinds in made.replicas.items() for kind, n in kinds.items()]
-    columns = ["variant", "worker type", "replicas"]
+    planned, spare = counts_of(made.replicas), counts_of(made.spare)
+    places = dict.fromkeys([*planned, *spare])
+    rows = [[*x, str(planned.get(x, 0)), str(spare.get(x, 0))] for x in places]
+    columns = ["variant", "worker type", "replicas", "spare"]
     if ready is not None:
         columns.append("ready")
         rows = [[*x, str(ready.get(x[0], _NO_READY).get(x[1], 0))] for x in rows]

@@ -14,6 +14,7 @@ from infaas_ray.policy.messages import CatalogChanged, LoadRequested, PlanMade, 
 from infaas_ray.policy.planner.problem import Plan
 from infaas_ray.policy.planner.solve import solve
 from infaas_ray.policy.scaling.plan_follower import PlanFollower
+from infaas_ray.policy.scaling.regret import Regret
 from infaas_ray.policy.scaling.settings import PlannerSettings
 from infaas_ray.policy.scaling.strategy import Orders, Situation
 from infaas_ray.policy.traffic import Traffic
@@ -228,6 +229,53 @@ def test_only_machines_that_were_too_many_all_the_time_are_given_back() -> None:
         if left:
             break
     assert len(left) == 1
+
+
+@pytest.mark.parametrize(("missed", "kept_s"), [(0.0, 30), (36.0, 200), (1e6, 600)])
+def test_a_machine_stays_for_what_was_missed_while_it_came(missed: float, kept_s: int) -> None:
+    """36 rows at 0.617 dollars per 1,000 are worth 200 s of one that costs 0.4 dollars an hour."""
+    world = on_demand(SMALL, types=(CPU,), release_s=30.0)
+    fleet, regret = world.autoscaler.fleet, Regret()
+    usd_per_1k = {"all": 0.4 * 200 / 3.6 / 36}
+    regret.note({"cpu": 1}, {"all": missed}, usd_per_1k, 99.0)
+    regret.note({}, {}, usd_per_1k, 100.0)
+    follower = PlanFollower(world.autoscaler.settings, regret)
+    fleet.apply(worker("a", kind="cpu"), 0.0)
+    for second in range(100, 800):
+        now = float(second)
+        situation = Situation(fleet=fleet, traffic=Traffic(10.0), requests={}, lost=(), pins={}, now=now)
+        follower.follow(Plan(workers={"cpu": 0}), {}, situation, Orders(fleet, now), ())
+        if fleet.workers["a"].leaving:
+            break
+    assert second - 100 == pytest.approx(kept_s, abs=2)
+
+
+def test_who_misses_much_while_a_machine_comes_has_it_the_next_time() -> None:
+    """A minute of load, two without: the machine is there the second time, and is given back in the end."""
+    world = on_demand(SMALL, types=(worker_type("cpu", usd=0.4, boot_s=30.0),), waiting_usd_per_s=0.0)
+    load = Asked(rows=1000, latency_s=0.5)
+    world.ask(load, seconds=60)
+    world.ask(seconds=120)
+    assert world.workers()
+    world.ask(load, seconds=10)
+    assert world.missed == 0.0
+    world.ask(seconds=900)
+    assert world.workers() == {}
+
+
+def test_spare_replicas_come_last_and_make_room() -> None:
+    """One worker of four cores: what is free of it answers the first class better, until a second one needs it."""
+    wide = offer("wide", usd=0.002, accuracy=0.9, rate_qps=100, threads=2, p99_ms=[(1, 20.0), (8, 80.0)])
+    world = World(SMALL, wide, workers=[worker()], settings=settings())
+    first = Asked(rows=200, latency_s=0.5, min_accuracy=0.7)
+    world.ask(first, seconds=60)
+    assert world.counts()[SMALL.name] > 1
+    assert world.missed == 0.0
+    world.ask(first, Asked(rows=20, latency_s=0.5, min_accuracy=0.9), seconds=60)
+    assert world.counts()[wide.name] >= 1
+    threads = {SMALL.name: 1, wide.name: 2}
+    assert sum(threads[name] * count for name, count in world.counts().items()) <= 4
+    assert world.missed == 0.0
 
 
 def test_where_machines_cost_nothing_a_plan_is_followed_however_loose_its_share() -> None:

@@ -8,6 +8,9 @@ changes are spread over the time for which a plan is expected to hold before the
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+Counts = Mapping[str, Mapping[str, int]]  # replicas by variant and worker type
+Spot = tuple[str, str]  # a variant on a worker type
+
 NO_LIMIT = 10_000  # replicas of a variant: as many as one likes
 ENOUGH_USD = 1e9  # for whatever boots
 
@@ -130,8 +133,8 @@ class Plan:
     """
 
     workers: Mapping[str, int] = field(default_factory=dict)
-    replicas: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    spare: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    replicas: Counts = field(default_factory=dict)
+    spare: Counts = field(default_factory=dict)
     flows: tuple[Flow, ...] = ()
     refused_qps: Mapping[str, float] = field(default_factory=dict)
     beyond_slo_qps: Mapping[str, float] = field(default_factory=dict)
@@ -147,3 +150,10 @@ class Plan:
         """How far the objective may be from the best, as a share of it; 0 where both are nothing."""
         best = self.objective_usd_per_hour
         return max(0.0, best - self.bound_usd_per_hour) / best if best > 0 else 0.0
+
+
+def counts_of(replicas: Counts) -> dict[Spot, int]:
+    """How many replicas of which variant on which worker type."""
+    return {
+        (variant, kind): count for variant, places in replicas.items() for kind, count in places.items() if count > 0
+    }

@@ -8,13 +8,12 @@ go first.
 
 from collections import Counter
 from collections.abc import Mapping
+from heapq import heapify, heappop, heappush
 
-from infaas_ray.policy.planner.problem import Flow, PlanPlace, PlanProblem, PlanVariant
+from infaas_ray.policy.planner.problem import Counts, Flow, PlanPlace, PlanProblem, PlanVariant
 
 _ENOUGH, _KEPT = 0.25, 0.15
 _EPSILON = 1e-9
-
-Counts = Mapping[str, Mapping[str, int]]  # replicas by variant and worker type
 
 
 def spare_replicas(
@@ -26,19 +25,20 @@ def spare_replicas(
     counts = Counter({name: sum(by_type.values()) for name, by_type in replicas.items()})
     free = _free(problem, workers, variants, replicas)
     found: dict[str, dict[str, int]] = {}
-    left = {x for x in variants if used[x] > 0}
-    while left:
-        name = max(left, key=lambda x: (used[x] / counts[x], x))
+    busiest = [(-used[name] / counts[name], name) for name in variants if used[name] > 0]
+    heapify(busiest)
+    while busiest:
+        minus_load, name = heappop(busiest)
         variant = variants[name]
         enough = _KEPT if counts[name] < sum(x.now for x in variant.places) else _ENOUGH
-        place = _room_for(variant, counts[name], free) if used[name] > enough * counts[name] else None
+        place = _room_for(variant, counts[name], free) if -minus_load > enough else None
         if place is None:
-            left.discard(name)
             continue
         _take(free[place.worker_type], place)
         kind = problem.types[place.worker_type].name
         found.setdefault(name, {})[kind] = found.get(name, {}).get(kind, 0) + 1
         counts[name] += 1
+        heappush(busiest, (-used[name] / counts[name], name))
     return found
 
 

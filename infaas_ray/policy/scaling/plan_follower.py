@@ -19,13 +19,11 @@ from collections.abc import Container, Mapping, Sequence
 
 from infaas_ray.policy.fleet import Fleet
 from infaas_ray.policy.lifecycle import Replica, State
-from infaas_ray.policy.planner.problem import Plan
+from infaas_ray.policy.planner.problem import Plan, Spot, counts_of
 from infaas_ray.policy.scaling.moves import Moves
 from infaas_ray.policy.scaling.planned_machines import (
     Able,
     PlannedMachines,
-    Spot,
-    counts_of,
     heirs,
     missing_workers,
     unready,

@@ -11,15 +11,13 @@ from dataclasses import dataclass, replace
 
 from infaas_ray.policy.fleet import Fleet
 from infaas_ray.policy.lifecycle import State, Worker
-from infaas_ray.policy.planner.problem import Plan
-from infaas_ray.policy.planner.spare import Counts
+from infaas_ray.policy.planner.problem import Plan, counts_of
 from infaas_ray.policy.scaling.regret import Regret
 from infaas_ray.policy.scaling.settings import ScalingSettings
 from infaas_ray.policy.scaling.strategy import Orders, Situation
 
 _SUCCESSION_S = 120.0  # a start that takes longer has failed
 
-Spot = tuple[str, str]  # a variant on a worker type
 Able = Mapping[str, frozenset[str]]  # by class of queries, the variants that may answer it
 
 
@@ -112,10 +110,3 @@ def missing_workers(plan: Plan, fleet: Fleet) -> dict[str, int]:
 
 def _serving(worker: Worker) -> set[str]:
     return {x.variant for x in worker.replicas.values() if x.state is State.READY}
-
-
-def counts_of(replicas: Counts) -> dict[Spot, int]:
-    """How many replicas of which variant on which worker type."""
-    return {
-        (variant, kind): count for variant, places in replicas.items() for kind, count in places.items() if count > 0
-    }

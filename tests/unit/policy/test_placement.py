@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from infaas_ray.domain import HardwareKind
 from infaas_ray.policy.placement import Crowd, Needs, Placement, Room, Rooms, fits, needs_of
 from infaas_ray.policy.placement import place as place_by_room
-from tests.unit.policy.builders import MIB, offer
+from tests.unit.policy.builders import MIB, offer, worker_type
 
 NEEDS = Needs(resource="CPU", amount=1.0, threads=1, memory_bytes=100 * MIB)
 GPU_NEEDS = Needs(resource="GPU", amount=1.0, threads=1, memory_bytes=100 * MIB)
@@ -103,6 +103,15 @@ def test_needs_follow_the_hardware(hardware: HardwareKind, expected: tuple[str, 
     needs = needs_of(offer(threads=2, hardware=hardware), oversubscription=4.0)
     assert (needs.resource, needs.amount) == expected
     assert needs.memory_bytes == 100 * MIB
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.55, 0.55), (0.123456, 0.1235), (0.001, 0.0208), (2.0, 1.0)])
+def test_a_gpu_is_shared_by_its_memory(share: float, expected: float) -> None:
+    gpu = replace(worker_type("gpu", gpu=1.0), device_memory_bytes=10_000 * MIB)
+    fast = offer(hardware=HardwareKind.GPU)
+    fast = replace(fast, profile=replace(fast.profile, peak_device_memory_bytes=int(share * 10_000 * MIB)))
+    assert needs_of(fast, 4.0, gpu).amount == expected
+    assert needs_of(fast, 4.0).amount == 1.0
 
 
 def test_fractions_that_do_not_sum_exactly_still_fit() -> None:

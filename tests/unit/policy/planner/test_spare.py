@@ -31,7 +31,7 @@ def test_nobody_shares_cores_for_a_spare_one() -> None:
     shared = at(0.5, works=2.0)
     demands = [asked(9, option(0, use=0.1), name="some"), asked(9, option(1, use=0.1), name="other")]
     assert spare([variant("a", shared), variant("b", shared)], demands) == {}
-    assert spare([variant("a", shared), variant("b", shared)], demands, cpu=6.0) == {"b": 1}
+    assert spare([variant("a", shared), variant("b", shared)], demands, cpu=6.0) == {"a": 1}
 
 
 def test_no_more_than_there_may_be_and_none_for_what_answers_nothing() -> None:
