@@ -18,7 +18,7 @@ from benchmarks.live.models import USE_CASE, Measured, Say, live_settings, pictu
 from benchmarks.live.open_system import LiveRun, run_live
 from benchmarks.live.traffic import QueryClass
 from benchmarks.live.way import WayCost, measure_way
-from benchmarks.measure import percentile
+from benchmarks.measure import Spread, percentile, spread
 from benchmarks.serving import ours
 from infaas_ray.config import Settings
 from infaas_ray.domain import Array
@@ -36,23 +36,34 @@ _ROWS = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """One workload, run both ways; latencies of answers in seconds."""
+    """One workload, run live several times and simulated; latencies of answers in seconds."""
 
     name: str
-    live: LiveRun
+    live: Sequence[LiveRun]
     simulated: RunResult
-    live_s: tuple[float, float]  # p50, p95
-    simulated_s: tuple[float, float]
+    simulated_s: tuple[float, float]  # p50, p95
+
+    @property
+    def attainment(self) -> Spread:
+        """Of the live runs."""
+        return spread([x.attainment for x in self.live])
+
+    @property
+    def live_s(self) -> tuple[Spread, Spread]:
+        """The p50 and the p95 of the live runs."""
+        ordered = [sorted(x.latencies_s) for x in self.live]
+        p50, p95 = (spread([percentile(x, share) for x in ordered]) for share in (0.5, 0.95))
+        return p50, p95
 
     @property
     def points(self) -> float:
         """By how many percentage points the SLO attainments differ."""
-        return 100 * abs(self.live.attainment - self.simulated.slo_attainment)
+        return 100 * abs(self.attainment.median - self.simulated.slo_attainment)
 
     @property
     def off(self) -> tuple[float, float]:
-        """By what share of the live one the simulated p50 and p95 differ."""
-        p50, p95 = (abs(b - a) / a for a, b in zip(self.live_s, self.simulated_s, strict=True))
+        """By what share of the live median the simulated p50 and p95 differ."""
+        p50, p95 = (abs(b - a.median) / a.median for a, b in zip(self.live_s, self.simulated_s, strict=True))
         return p50, p95
 
 
@@ -82,30 +93,32 @@ def workloads(asked: Sequence[QueryClass], qps: float) -> dict[str, dict[str, ob
 
 
 def measure_parity(
-    cache: Path, variants: Sequence[Measured], asked: Sequence[QueryClass], qps: float, say: Say
+    cache: Path, variants: Sequence[Measured], asked: Sequence[QueryClass], qps: float, repetitions: int, say: Say
 ) -> tuple[list[Pair], WayCost, bool]:
     """All workloads both ways, the cost of the way, and whether the live decision log replays."""
     profiles = {variant.name: profile for variant, profile in variants}
     settings = live_settings(cache)
     scenarios = {name: _written(settings, name, x) for name, x in workloads(asked, qps).items()}
     images = pictures(cache, _ROWS)
-    found: dict[str, LiveRun] = {}
+    found: dict[str, list[LiveRun]] = {name: [] for name in scenarios}
     with _live(settings) as (system, pid):
         _load_all(system, asked, images)
         kinds = read_scenario(next(iter(scenarios.values()))).workload.kinds
-        way = measure_way(system, pid, kinds, {"image": images[:1]}, profiles)
+        way = measure_way(system, pid, kinds, {"image": images[:1]}, profiles, qps)
         say(f"the way of a query: {_in_words(way)}")
-        for name, file in scenarios.items():
-            scenario = read_scenario(file)
-            say(f"live: {name}")
-            found[name] = run_live(
-                system,
-                scenario.workload,
-                _Inputs(images),
-                seed=_SEED,
-                duration_s=scenario.duration_s,
-                warmup_s=scenario.warmup_s,
-            )
+        for repetition in range(repetitions):
+            for name, file in scenarios.items():
+                scenario = read_scenario(file)
+                say(f"live, repetition {repetition + 1}: {name}")
+                run = run_live(
+                    system,
+                    scenario.workload,
+                    _Inputs(images),
+                    seed=_SEED,
+                    duration_s=scenario.duration_s,
+                    warmup_s=scenario.warmup_s,
+                )
+                found[name].append(run)
     log = settings.home / "decisions.jsonl"
     with log.open("rb") as lines:
         replays = replay(lines) is None
@@ -145,7 +158,7 @@ class _Inputs:
         return self._rows[self._next % len(self._rows)]
 
 
-def _pair(name: str, live: LiveRun, file: Path, way: WayCost) -> Pair:
+def _pair(name: str, live: Sequence[LiveRun], file: Path, way: WayCost) -> Pair:
     content = yaml.safe_load(file.read_text())
     content["world"] = way.world()
     file.write_text(yaml.safe_dump(content, sort_keys=False))  # so that `infaas simulate` gives the same
@@ -154,12 +167,10 @@ def _pair(name: str, live: LiveRun, file: Path, way: WayCost) -> Pair:
     world = scenario.make(strategy, _SEED)
     world.run()
     quantiles = (world.meter.latency.quantile_s(0.5), world.meter.latency.quantile_s(0.95))
-    ordered = sorted(live.latencies_s)
     return Pair(
         name=name,
         live=live,
         simulated=result_of(world, strategy, _SEED),
-        live_s=(percentile(ordered, 0.5), percentile(ordered, 0.95)),
         simulated_s=(quantiles[0] or 0.0, quantiles[1] or 0.0),
     )
 
@@ -169,10 +180,11 @@ def parity_table(pairs: Sequence[Pair], way: WayCost, replays: bool) -> str:
     heads = ["workload", "queries", "SLO attainment live / simulated", "p50 ms", "off", "p95 ms", "off", "answered by"]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for x in pairs:
-        cells = [x.name, f"{x.live.arrived:,}", f"{x.live.attainment:.4f} / {x.simulated.slo_attainment:.4f}"]
+        attainment = f"{_told(x.attainment, '.4f')} / {x.simulated.slo_attainment:.4f}"
+        cells = [x.name, f"{x.live[0].arrived:,}", attainment]
         for live_s, simulated_s, off in zip(x.live_s, x.simulated_s, x.off, strict=True):
-            cells += [f"{live_s * 1e3:.2f} / {simulated_s * 1e3:.2f}", f"{off:.1%}"]
-        cells.append(f"{_shares(x.live.by_variant)} / {_shares(Counter(x.simulated.answered_by))}")
+            cells += [f"{_told(live_s, '.2f', 1e3)} / {simulated_s * 1e3:.2f}", f"{off:.1%}"]
+        cells.append(f"{_shares(x.live[0].by_variant)} / {_shares(Counter(x.simulated.answered_by))}")
         lines.append(f"| {' | '.join(cells)} |")
     lines += [
         "",
@@ -184,7 +196,13 @@ def parity_table(pairs: Sequence[Pair], way: WayCost, replays: bool) -> str:
 
 def _in_words(way: WayCost) -> str:
     quantiles = " / ".join(f"{x * 1e3:.2f}" for x in (way.p50_s, way.p95_s, way.p99_s))
-    return f"p50 / p95 / p99 {quantiles} ms where nothing waits, {way.cpu_s * 1e3:.2f} ms of processor time"
+    cpu = f"{way.cpu_s * 1e3:.2f} ms of processor time alone, {way.cpu_more_s * 1e3:.2f} taken along"
+    return f"p50 / p95 / p99 {quantiles} ms, {cpu}"
+
+
+def _told(found: Spread, digits: str, times: float = 1.0) -> str:
+    low, high = found.least * times, found.greatest * times
+    return f"{found.median * times:{digits}} [{low:{digits}}-{high:{digits}}]"
 
 
 def parity_numbers(pairs: Sequence[Pair]) -> dict[str, float]:

@@ -5,6 +5,7 @@ too much, the latest launches are taken back. A machine is paid from its launch 
 those that are there at the beginning are paid from then. A launch that fails costs nothing.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from math import exp
 
@@ -13,6 +14,7 @@ import numpy as np
 from infaas_ray.domain import HardwareKind, Variant, WorkerType
 from infaas_ray.policy.messages import Event, LaunchFailed, WorkerInterrupted, WorkerJoined, WorkerLost
 from infaas_ray.simulator.engine import Engine
+from infaas_ray.simulator.flights import Flight
 from infaas_ray.simulator.meter import Meter
 from infaas_ray.simulator.pool import Pool
 from infaas_ray.simulator.replicas import Replica
@@ -24,7 +26,18 @@ _CPU, _GPU = "CPU", "GPU"
 class Machine:
     """One worker: its processors, its devices, and the replicas on it."""
 
-    __slots__ = ("_cpu_busy_s", "_memory", "_shares", "cpu", "devices", "kind", "launched_s", "name", "replicas")
+    __slots__ = (
+        "_cpu_busy_s",
+        "_memory",
+        "_shares",
+        "cpu",
+        "devices",
+        "kind",
+        "launched_s",
+        "name",
+        "replicas",
+        "ways",
+    )
 
     def __init__(self, name: str, kind: WorkerType, engine: Engine, launched_s: float) -> None:
         self.name = name
@@ -33,6 +46,7 @@ class Machine:
         self.cpu = Pool(engine, kind.resources.get(_CPU, 0.0) or 1.0)
         self.devices = [Pool(engine, 1.0) for _ in range(int(kind.resources.get(_GPU, 0.0)))]
         self.replicas: dict[str, Replica] = {}
+        self.ways: deque[Flight] = deque()  # of queries, that compute here one after another
         self._cpu_busy_s = 0.0
         self._memory: dict[str, int] = {}
         self._shares: dict[str, tuple[int, float]] = {}

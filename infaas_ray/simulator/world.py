@@ -203,17 +203,32 @@ class World:
 
     def _send(self, flight: Flight) -> None:
         replica = self._replicas.get(flight.replica)
-        if replica is not None and self._settings.way_cpu_s > 0:
-            cpu = self.provider.machines[replica.worker].cpu
-            cpu.start(self._settings.way_cpu_s, 1.0, self._routed, flight)
-        else:
-            self._routed(flight)
+        settings = self._settings
+        if replica is None or settings.way_cpu_s <= 0:
+            self._routed(flight, 0.0)
+            return
+        machine = self.provider.machines[replica.worker]
+        machine.ways.append(flight)
+        if len(machine.ways) == 1:
+            self._compute(machine, settings.way_cpu_s)
 
-    def _routed(self, flight: Flight) -> None:
+    def _compute(self, machine: Machine, cpu_s: float) -> None:
+        """The event loop of who sends computes one way after another."""
+        machine.cpu.start(cpu_s, 1.0, self._computed, (machine, cpu_s))
+
+    def _computed(self, sent: tuple[Machine, float]) -> None:
+        machine, cpu_s = sent
+        flight = machine.ways.popleft()
+        if machine.ways:
+            more_s = self._settings.way_cpu_more_s
+            self._compute(machine, self._settings.way_cpu_s if more_s is None else more_s)
+        self._routed(flight, cpu_s)
+
+    def _routed(self, flight: Flight, cpu_s: float) -> None:
         if self._drawn_ways is None:
             self._on_the_way(self._deliver, flight)
         else:  # what is drawn is the whole way, of which some is the way back
-            left_s = next(self._drawn_ways) - self._settings.way_cpu_s - self._back_s
+            left_s = next(self._drawn_ways) - cpu_s - self._back_s
             self.engine.after(max(0.0, left_s), self._deliver, flight)
 
     def _on_the_way(self, act: Callable[[Any], None], subject: object) -> None:
