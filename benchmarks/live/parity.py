@@ -1,7 +1,8 @@
 """Do live and simulated runs agree? The same workload files, the same arrivals, measured profiles, the same policies.
 
 The catalogue is what is registered in the home folder of the live system. What the simulation cannot know of this
-machine, the way of a query, is measured before (`way`). Live, the driver asks from a process of the same two cores.
+machine, the way of a query, is measured before each repetition (`way`), as the speed of a shared machine changes. Live,
+the driver asks from a process of the same two cores.
 """
 
 import contextlib
@@ -104,9 +105,10 @@ def measure_parity(
     with _live(settings) as (system, pid):
         _load_all(system, asked, images)
         kinds = read_scenario(next(iter(scenarios.values()))).workload.kinds
-        way = measure_way(system, pid, kinds, {"image": images[:1]}, profiles, qps)
-        say(f"the way of a query: {_in_words(way)}")
+        ways = []
         for repetition in range(repetitions):
+            ways.append(measure_way(system, pid, kinds, {"image": images[:1]}, profiles, qps))
+            say(f"the way of a query: {_in_words(ways[-1])}")
             for name, file in scenarios.items():
                 scenario = read_scenario(file)
                 say(f"live, repetition {repetition + 1}: {name}")
@@ -119,6 +121,7 @@ def measure_parity(
                     warmup_s=scenario.warmup_s,
                 )
                 found[name].append(run)
+    way = WayCost.median(ways)
     log = settings.home / "decisions.jsonl"
     with log.open("rb") as lines:
         replays = replay(lines) is None

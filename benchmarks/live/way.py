@@ -12,8 +12,9 @@ computes one way after another, and the share 1 - rate * price of Poisson arriva
 
 import os
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from statistics import median
 
 from benchmarks.live.cpu import Times, cpu_times, used_s
 from benchmarks.live.open_system import LiveRun, run_live
@@ -35,6 +36,11 @@ class WayCost:
     p99_s: float
     cpu_s: float
     cpu_more_s: float
+
+    @classmethod
+    def median(cls, found: "Sequence[WayCost]") -> "WayCost":
+        """Number by number."""
+        return cls(**{x.name: median(getattr(one, x.name) for one in found) for x in fields(cls)})
 
     def world(self) -> dict[str, float]:
         """As a scenario's `world` takes it."""
