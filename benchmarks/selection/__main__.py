@@ -11,7 +11,12 @@ from benchmarks.measure import Spread, figure, machine, percentile, spread
 from benchmarks.selection.world import World, make_world
 from infaas_ray.policy.selection import SelectionIndex, select
 
-SIZES = ((100, 10), (10_000, 1_000))
+Size = tuple[int, int]  # variants and replicas
+
+LARGE: Size = (10_000, 1_000)
+SMALL: Size = (100, 10)
+FEW_VARIANTS: Size = (100, 1_000)
+SIZES = (SMALL, FEW_VARIANTS, LARGE)
 
 
 def decide_all(
@@ -38,8 +43,8 @@ def main() -> None:
     options = parser.parse_args()
     worlds = {size: make_world(*size, asks=options.decisions) for size in SIZES}
     print(machine())
-    p50: dict[int, list[float]] = {variants: [] for variants, _ in SIZES}
-    p99: dict[int, list[float]] = {variants: [] for variants, _ in SIZES}
+    p50: dict[Size, list[float]] = {size: [] for size in SIZES}
+    p99: dict[Size, list[float]] = {size: [] for size in SIZES}
     indexes = {}
     for size, world in worlds.items():
         started = perf_counter_ns()
@@ -47,34 +52,36 @@ def main() -> None:
         built_ms = (perf_counter_ns() - started) / 1e6
         cold, ways = decide_all(world, indexes[size])
         said = ", ".join(f"{name} {count / len(cold):.1%}" for name, count in ways.most_common())
-        print(
-            f"{size[0]:,} variants: index in {built_ms:.1f} ms; slowest first decision {cold[-1] / 1e3:.1f} ms; {said}"
-        )
+        print(f"{_named(size)}: index in {built_ms:.1f} ms; slowest first decision {cold[-1] / 1e3:.1f} ms; {said}")
     gc.collect()
     gc.freeze()  # as a router does with a new catalogue
     for size, world in worlds.items():
         busy, _ = decide_all(world, indexes[size], thread_time_ns)
         found = f"p50 {figure(percentile(busy, 0.5))} us, p99 {figure(percentile(busy, 0.99))} us"
-        print(f"{size[0]:,} variants, in processor time (what other processes take does not count): {found}")
+        print(f"{_named(size)}, in processor time (what other processes take does not count): {found}")
     for _ in range(options.repetitions):
         for size, world in worlds.items():
             times, _ = decide_all(world, indexes[size])
-            p50[size[0]].append(percentile(times, 0.5))
-            p99[size[0]].append(percentile(times, 0.99))
+            p50[size].append(percentile(times, 0.5))
+            p99[size].append(percentile(times, 0.99))
     report(p50, p99)
 
 
-def report(p50: dict[int, list[float]], p99: dict[int, list[float]]) -> None:
+def _named(size: Size) -> str:
+    return f"{size[0]:,} variants with {size[1]:,} replicas"
+
+
+def report(p50: dict[Size, list[float]], p99: dict[Size, list[float]]) -> None:
     """Print the table, then the JSON line."""
     print("\n| variants | replicas | p50 us | p99 us |\n|---|---|---|---|")
-    middle: dict[int, tuple[Spread, Spread]] = {n: (spread(p50[n]), spread(p99[n])) for n, _ in SIZES}
-    for variants, replicas in SIZES:
-        half, most = middle[variants]
-        print(f"| {variants:,} | {replicas:,} | {half} | {most} |")
-    small, large = middle[SIZES[0][0]], middle[SIZES[1][0]]
-    growth = large[0].median / small[0].median
-    print(f"\np99 grows by {figure(large[1].median / small[1].median)}x, p50 by {figure(growth)}x\n")
-    print(json.dumps({"p50_us": large[0].median, "p99_us": large[1].median, "growth": round(growth, 3)}))
+    half: dict[Size, Spread] = {size: spread(p50[size]) for size in SIZES}
+    most: dict[Size, Spread] = {size: spread(p99[size]) for size in SIZES}
+    for size in SIZES:
+        print(f"| {size[0]:,} | {size[1]:,} | {half[size]} | {most[size]} |")
+    growth, by_variants = (half[LARGE].median / half[x].median for x in (SMALL, FEW_VARIANTS))
+    print(f"\np50 grows by {figure(growth)}x, by {figure(by_variants)}x where the replicas are as many\n")
+    numbers = {"p50_us": half[LARGE].median, "p99_us": most[LARGE].median}
+    print(json.dumps(numbers | {"growth": round(growth, 3), "growth_by_variants": round(by_variants, 3)}))
 
 
 if __name__ == "__main__":
