@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.live.way import two_prices
+from benchmarks.live.way import loop_wait_s, two_prices
 
 
 def mean(rate: float, alone: float, more: float) -> float:
@@ -22,3 +22,7 @@ def test_two_rates_tell_them_apart(alone: float, more: float) -> None:
 
 def test_a_price_that_does_not_fall_is_the_same_for_all() -> None:
     assert two_prices((200.0, 0.001), (1500.0, 0.0012)) == (0.001, 0.0012)
+
+
+def test_the_wait_for_a_loop_is_that_of_m_d_1() -> None:
+    assert loop_wait_s(500.0, 0.001, 0.001, 0.001) == pytest.approx(0.5 * 0.001 / (2 * 0.5))
