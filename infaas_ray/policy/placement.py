@@ -13,7 +13,7 @@ the most free.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import ceil
+from math import ceil, floor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -183,8 +183,9 @@ def needs_of(offer: Offer, oversubscription: float, worker_type: WorkerType | No
     """What a replica of the offered variant occupies on a worker of that type.
 
     Processors: its threads divided by `oversubscription`, because replicas seldom compute at the same time. A GPU: the
-    share of its memory that the profiled device memory is; all of it where one of them is unknown. Or as many Neuron
-    cores as threads. Memory: the profiled peak.
+    share of its memory that the profiled device memory is (of several, the largest of 1, 1/2, 1/3 ... that holds it, as
+    shares of one are no shares of the next); all of it where one of them is unknown. Or as many Neuron cores as
+    threads. Memory: the profiled peak.
     """
     variant, profile = offer.variant, offer.profile
     resource = RESOURCE_OF[variant.hardware]
@@ -202,7 +203,8 @@ def _share_of_gpu(device_memory_bytes: int, worker_type: WorkerType | None) -> f
     if device_memory_bytes <= 0 or worker_type is None or worker_type.device_memory_bytes <= 0:
         return 1.0
     share = ceil(_SHARES * device_memory_bytes / worker_type.device_memory_bytes) / _SHARES
-    return min(1.0, max(_LEAST_OF_A_GPU, share))
+    share = min(1.0, max(_LEAST_OF_A_GPU, share))
+    return share if worker_type.resources.get("GPU", 0.0) <= 1 else 1.0 / floor(1.0 / share)
 
 
 def runs_on(offer: Offer, worker_type: str, resources: Mapping[str, float]) -> bool:

@@ -179,7 +179,7 @@ class PlanFollower:
         if not able:
             return
         losses = {x.id: self._alone_qps(x.variant, ready) for x in able}
-        victim = min(able, key=lambda x: (losses[x.id], x.id))
+        victim = min(able, key=lambda x: (losses[x.id], kind not in self._plan.spare.get(x.variant, ()), x.id))
         if losses[victim.id] > 0:
             if any(x.state is State.STARTING for x in fleet.replicas.values()):
                 return

@@ -134,7 +134,9 @@ class Planned:
             return
         wanted = self._wanted(situation)
         builder = Builder(fleet, self._known, self._settings.planner, situation.pins, now)
-        problem = builder.build(wanted, self.saved_usd, self._regret.usd(now))
+        types = fleet.catalog.worker_types.items()
+        regret_usd = {name: self._regret.worth_usd(name, x.usd_per_hour, now) for name, x in types}
+        problem = builder.build(wanted, self.saved_usd, regret_usd)
         self._shape = shape
         names = [x.name for x in problem.variants]
         able = {x.name: frozenset(names[o.variant] for o in x.options) for x in problem.classes}

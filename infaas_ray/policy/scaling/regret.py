@@ -49,6 +49,10 @@ class Regret:
         """What it may cost to give back a worker, by the types of which that is known."""
         return {name: usd * exp2((at - now) / _HALF_S) for name, (usd, at) in self._usd.items()}
 
+    def worth_usd(self, name: str, usd_per_hour: float, now: float) -> float:
+        """What a worker of that type is worth keeping for at that rent."""
+        return min(self.usd(now).get(name, 0.0), usd_per_hour * _MOST_S / 3600.0)
+
     def keep_s(self, name: str, usd_per_hour: float, now: float) -> float:
         """For how many seconds a worker of that type is worth keeping at that rent."""
-        return min(_MOST_S, 3600.0 * self.usd(now).get(name, 0.0) / usd_per_hour) if usd_per_hour > 0 else 0.0
+        return 3600.0 * self.worth_usd(name, usd_per_hour, now) / usd_per_hour if usd_per_hour > 0 else 0.0

@@ -112,6 +112,8 @@ def test_a_gpu_is_shared_by_its_memory(share: float, expected: float) -> None:
     fast = replace(fast, profile=replace(fast.profile, peak_device_memory_bytes=int(share * 10_000 * MIB)))
     assert needs_of(fast, 4.0, gpu).amount == expected
     assert needs_of(fast, 4.0).amount == 1.0
+    several = replace(gpu, resources={"GPU": 2.0})
+    assert needs_of(fast, 4.0, several).amount == pytest.approx(1 / (1 // min(1.0, expected)))
 
 
 def test_fractions_that_do_not_sum_exactly_still_fit() -> None:

@@ -41,6 +41,7 @@ def test_the_last_time_counts() -> None:
 def test_never_for_long_and_not_at_all_where_nothing_was_missed_or_paid() -> None:
     regret = waited({"cpu": 1}, {"a": 1e6})
     assert regret.keep_s("cpu", 1.0, 100.0) == 600.0
+    assert regret.worth_usd("cpu", 6.0, 100.0) == pytest.approx(1.0)
     assert regret.keep_s("cpu", 0.0, 100.0) == 0.0
     assert regret.keep_s("gpu", 1.0, 100.0) == 0.0
     assert waited({}, {"a": 5.0}).usd(100.0) == {}
