@@ -29,7 +29,7 @@ RESOURCE_OF: Mapping[HardwareKind, str] = {
     HardwareKind.GPU: "GPU",
     HardwareKind.NEURON: "neuron_cores",
 }
-_LEAST_OF_A_GPU = 0.0208  # of a device, however small a replica is: CUDA's Multi-Process Service has 48 clients
+_MOST_ON_A_GPU = 48  # replicas that share one device, however small: as many clients has CUDA's Multi-Process Service
 _SHARES = 10_000  # in which Ray counts a device
 
 
@@ -202,9 +202,10 @@ def needs_of(offer: Offer, oversubscription: float, worker_type: WorkerType | No
 def _share_of_gpu(device_memory_bytes: int, worker_type: WorkerType | None) -> float:
     if device_memory_bytes <= 0 or worker_type is None or worker_type.device_memory_bytes <= 0:
         return 1.0
-    share = ceil(_SHARES * device_memory_bytes / worker_type.device_memory_bytes) / _SHARES
-    share = min(1.0, max(_LEAST_OF_A_GPU, share))
-    return share if worker_type.resources.get("GPU", 0.0) <= 1 else 1.0 / floor(1.0 / share)
+    beside = worker_type.device_memory_bytes / device_memory_bytes
+    if worker_type.resources.get("GPU", 0.0) > 1:
+        return 1.0 / max(1, min(floor(beside), _MOST_ON_A_GPU))
+    return min(1.0, max(_SHARES // _MOST_ON_A_GPU, ceil(_SHARES / beside)) / _SHARES)
 
 
 def runs_on(offer: Offer, worker_type: str, resources: Mapping[str, float]) -> bool:

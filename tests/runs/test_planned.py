@@ -250,6 +250,24 @@ def test_a_machine_stays_for_what_was_missed_while_it_came(missed: float, kept_s
     assert second - 100 == pytest.approx(kept_s, abs=2)
 
 
+def test_machines_that_are_too_many_one_after_another_leave_when_each_was_for_long_enough() -> None:
+    world = on_demand(SMALL, types=(CPU,), release_s=30.0)
+    fleet, regret = world.autoscaler.fleet, Regret()
+    regret.note({"cpu": 1}, {"all": 1e6}, {"all": 1.0}, 99.0)
+    regret.note({}, {}, {"all": 1.0}, 100.0)
+    follower = PlanFollower(world.autoscaler.settings, regret)
+    for name in "abcd":
+        fleet.apply(worker(name, kind="cpu"), 0.0)
+    left: dict[int, int] = {}
+    for second in range(100, 1000):
+        now = float(second)
+        planned = 3 if second < 110 else 0
+        situation = Situation(fleet=fleet, traffic=Traffic(10.0), requests={}, lost=(), pins={}, now=now)
+        follower.follow(Plan(workers={"cpu": planned}), {}, situation, Orders(fleet, now), ())
+        left[second] = sum(x.leaving for x in fleet.workers.values())
+    assert (left[699], left[700], left[709], left[710]) == (0, 1, 1, 4)
+
+
 def test_who_misses_much_while_a_machine_comes_has_it_the_next_time() -> None:
     """A minute of load, two without: the machine is there the second time, and is given back in the end."""
     world = on_demand(SMALL, types=(worker_type("cpu", usd=0.4, boot_s=30.0),), waiting_usd_per_s=0.0)

@@ -100,10 +100,7 @@ class PlanFollower:
                 waits = placement.shares and fleet.staying(variant, State.STARTING, State.READY)
                 if waits and kind in coming:
                     break
-                if waits and kind in roomy:
-                    short.setdefault(kind, Counter())[variant] = count - at
-                    break
-                if orders.start_placed(placement, variant, because) is not None:
+                if (waits and kind in roomy) or orders.start_placed(placement, variant, because) is not None:
                     short.setdefault(kind, Counter())[variant] = count - at
                     break
         return short

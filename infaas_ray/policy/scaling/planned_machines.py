@@ -7,7 +7,7 @@ swap). Not before those are ready that are planned to answer instead of their re
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from infaas_ray.policy.fleet import Fleet
 from infaas_ray.policy.lifecycle import State, Worker
@@ -23,10 +23,9 @@ Able = Mapping[str, frozenset[str]]  # by class of queries, the variants that ma
 
 @dataclass(frozen=True, slots=True)
 class _Idle:
-    """Since when machines of a type were too many, how many at least, and for how long they are worth keeping."""
+    """Since when one more of a type was too many, and for how long it is worth keeping."""
 
     since: float
-    count: int
     keep_s: float
 
 
@@ -36,7 +35,7 @@ class PlannedMachines:
     def __init__(self, settings: ScalingSettings, regret: Regret) -> None:
         self._settings = settings
         self._regret = regret
-        self._idle: dict[str, _Idle] = {}  # by worker type
+        self._idle: dict[str, list[_Idle]] = {}  # by worker type: one for each that is too many, the oldest first
 
     def follow(self, plan: Plan, able: Able, situation: Situation, orders: Orders) -> None:
         """Give the orders of this turn."""
@@ -46,30 +45,31 @@ class PlannedMachines:
         if more:
             orders.workers(more, f"planned: {', '.join(f'{count} x {name}' for name, count in more.items())}")
         for name, here in have.items():
-            surplus = here - plan.workers.get(name, 0)
-            if surplus <= 0:
-                self._idle.pop(name, None)
-                continue
-            idle = self._note_idle(name, surplus, bool(more), situation)
-            held_s = situation.now - idle.since
-            if held_s >= idle.keep_s:
-                late = held_s >= idle.keep_s + _SUCCESSION_S
-                stay = set() if late else _answering(plan, able, fleet)
-                self._give_back(name, idle.count, held_s, stay, fleet, orders)
+            idle = self._note_idle(name, max(0, here - plan.workers.get(name, 0)), bool(more), situation)
+            due = [x for x in idle if situation.now - x.since >= x.keep_s]
+            if due:
+                held_s = situation.now - due[0].since
+                stay = set() if held_s >= due[0].keep_s + _SUCCESSION_S else _answering(plan, able, fleet)
+                for x in due[: self._give_back(name, len(due), held_s, stay, fleet, orders)]:
+                    idle.remove(x)
 
-    def _note_idle(self, name: str, surplus: int, swap: bool, situation: Situation) -> _Idle:
+    def _note_idle(self, name: str, surplus: int, swap: bool, situation: Situation) -> list[_Idle]:
         """So many workers of a type are too many now."""
-        fleet, idle = situation.fleet, self._idle.get(name)
-        if idle is None:
+        fleet, now = situation.fleet, situation.now
+        idle = self._idle.setdefault(name, [])
+        del idle[surplus:]
+        if len(idle) < surplus:
             kind = fleet.catalog.worker_types[name]
-            regret_s = 0.0 if swap else self._regret.keep_s(name, kind.usd_per_hour, situation.now)
+            regret_s = 0.0 if swap else self._regret.keep_s(name, kind.usd_per_hour, now)
             keep_s = max(self._settings.planner.release_s, fleet.machines.boot_s(kind), regret_s)
-            idle = _Idle(situation.now, surplus, keep_s)
-        self._idle[name] = idle = replace(idle, count=min(idle.count, surplus))
+            idle += [_Idle(now, keep_s) for _ in range(surplus - len(idle))]
         return idle
 
-    def _give_back(self, name: str, count: int, held_s: float, stay: set[str], fleet: Fleet, orders: Orders) -> None:
-        """Release so many workers of a type, but for those that `stay`: those on their way first, then the emptiest."""
+    def _give_back(self, name: str, count: int, held_s: float, stay: set[str], fleet: Fleet, orders: Orders) -> int:
+        """Release so many workers of a type, those on their way first, then the emptiest; how many that were.
+
+        Those whose names are in `stay` are kept.
+        """
         because = f"planned: {count} fewer of {name}, for {held_s:.0f} s"
         coming = min(count, fleet.machines.booting(name))
         if coming:
@@ -78,8 +78,7 @@ class PlannedMachines:
         going = sorted(here, key=lambda x: (len(x.replicas), -x.joined_at, x.name))[: count - coming]
         for worker in going:
             orders.leave(worker.name, because)
-        if len(going) == count - coming:
-            self._idle.pop(name, None)
+        return coming + len(going)
 
 
 def _answering(plan: Plan, able: Able, fleet: Fleet) -> set[str]:

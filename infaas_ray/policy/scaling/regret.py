@@ -1,9 +1,9 @@
 """What it cost that machines had to be waited for, which is what machines that are too many are worth keeping for.
 
 Rule: rows that miss their SLO while machines of a type are planned and not there are counted, and priced when these
-have come. A machine of the type that is too many then stays until its rent is that price (ski rental, as in
-`patience`), for `_MOST_S` at most: who keeps it pays at most twice what hindsight would have paid. Half of the price is
-forgotten in `_HALF_S`.
+have come or are planned no more; the last such time counts. A machine of the type that is too many then stays until its
+rent is that price (ski rental, as in `patience`), for `_MOST_S` at most: who keeps it pays at most twice what hindsight
+would have paid. Half of the price is forgotten in `_HALF_S`.
 """
 
 from collections.abc import Mapping
@@ -45,13 +45,10 @@ class Regret:
             usd = sum(rows / 1000 * usd_per_1k.get(x, 0.0) for x, rows in waiting.rows.items())
             self._usd[name] = usd / waiting.workers, now
 
-    def usd(self, now: float) -> dict[str, float]:
-        """What it may cost to give back a worker, by the types of which that is known."""
-        return {name: usd * exp2((at - now) / _HALF_S) for name, (usd, at) in self._usd.items()}
-
     def worth_usd(self, name: str, usd_per_hour: float, now: float) -> float:
         """What a worker of that type is worth keeping for at that rent."""
-        return min(self.usd(now).get(name, 0.0), usd_per_hour * _MOST_S / 3600.0)
+        usd, learned_at = self._usd.get(name, (0.0, now))
+        return min(usd * exp2((learned_at - now) / _HALF_S), usd_per_hour * _MOST_S / 3600.0)
 
     def keep_s(self, name: str, usd_per_hour: float, now: float) -> float:
         """For how many seconds a worker of that type is worth keeping at that rent."""

@@ -106,14 +106,20 @@ def test_needs_follow_the_hardware(hardware: HardwareKind, expected: tuple[str, 
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.55, 0.55), (0.123456, 0.1235), (0.001, 0.0208), (2.0, 1.0)])
-def test_a_gpu_is_shared_by_its_memory(share: float, expected: float) -> None:
+def test_one_gpu_is_shared_by_its_memory(share: float, expected: float) -> None:
     gpu = replace(worker_type("gpu", gpu=1.0), device_memory_bytes=10_000 * MIB)
     fast = offer(hardware=HardwareKind.GPU)
     fast = replace(fast, profile=replace(fast.profile, peak_device_memory_bytes=int(share * 10_000 * MIB)))
     assert needs_of(fast, 4.0, gpu).amount == expected
     assert needs_of(fast, 4.0).amount == 1.0
-    several = replace(gpu, resources={"GPU": 2.0})
-    assert needs_of(fast, 4.0, several).amount == pytest.approx(1 / (1 // min(1.0, expected)))
+
+
+@pytest.mark.parametrize(("share", "beside"), [(0.6, 1), (0.5, 2), (0.3, 3), (0.001, 48), (2.0, 1)])
+def test_of_several_gpus_none_is_promised_more_than_it_has(share: float, beside: int) -> None:
+    two = replace(worker_type("gpu", gpu=2.0), device_memory_bytes=10_000 * MIB)
+    fast = offer(hardware=HardwareKind.GPU)
+    fast = replace(fast, profile=replace(fast.profile, peak_device_memory_bytes=int(share * 10_000 * MIB)))
+    assert needs_of(fast, 4.0, two).amount == 1 / beside
 
 
 def test_fractions_that_do_not_sum_exactly_still_fit() -> None:
