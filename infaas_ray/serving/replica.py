@@ -1,11 +1,13 @@
 """What runs inside a variant actor, without Ray: one loaded model, its queue, and the loop that batches.
 
 The batcher (policy) decides what runs together; the model runs on one thread of its own, so the event loop is never
-blocked. Every query that is admitted leaves exactly once: answered, expired, or failed with a reason.
+blocked. That thread takes batch after batch by itself while there are any: two hand-overs between threads take longer
+than a small batch. Every query that is admitted leaves exactly once: answered, expired, or failed with a reason.
 """
 
 import asyncio
 import itertools
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +17,7 @@ import numpy as np
 
 from infaas_ray.domain import Architecture, Array, Profile, Variant
 from infaas_ray.errors import DeadlineExceeded, InfaasError, ReplicaLost, VariantFailed
-from infaas_ray.policy.batching import Batcher, Waiting
+from infaas_ray.policy.batching import Batcher, Turn, Waiting
 from infaas_ray.variants.runtime import LoadedModel
 
 
@@ -36,10 +38,24 @@ class _Pending(NamedTuple):
     done: Callable[[Result | InfaasError], None]
 
 
+class _Batch(NamedTuple):
+    """What ran together, taken from the queue at `taken`, and what became of it."""
+
+    numbers: Sequence[int]
+    queries: Sequence[_Pending]
+    taken: float
+    compute_s: float
+    outputs: dict[str, Array] | Exception
+
+    @property
+    def rows(self) -> int:
+        return sum(x.rows for x in self.queries)
+
+
 class Replica:
     """A model that answers, one batch at a time.
 
-    All methods run on one event loop. `clock` gives monotonic seconds.
+    All methods run on one event loop, but those of the model's own thread. `clock` gives monotonic seconds.
     """
 
     def __init__(
@@ -60,7 +76,8 @@ class Replica:
         self._ids = itertools.count(1)
         self._pending: dict[int, _Pending] = {}
         self._loop = asyncio.get_running_loop()
-        self._running = False
+        self._lock = threading.Lock()  # of the batcher and `_running`, for some microseconds at a time
+        self._running = False  # the model's thread computes, and takes the next batch by itself
         self._turning = False
         self._timer: asyncio.TimerHandle | None = None
         self._draining = False
@@ -90,7 +107,9 @@ class Replica:
         self._pending[number] = _Pending(inputs, rows, now, done)
         self._empty.clear()
         deadline = float("inf") if remaining_s is None else now + remaining_s
-        self._batcher.add(Waiting(id=number, rows=rows, deadline=deadline, arrived=now, offline=offline))
+        item = Waiting(id=number, rows=rows, deadline=deadline, arrived=now, offline=offline)
+        with self._lock:
+            self._batcher.add(item)
         if not self._turning:  # one turn for all that arrives together
             self._turning = True
             self._loop.call_soon(self._turn)
@@ -111,15 +130,19 @@ class Replica:
         """Ask the batcher what to do now, and do it."""
         self._turning = False
         now = self._clock()
-        turn = self._batcher.step(now, busy=self._running)
+        with self._lock:
+            turn = self._batcher.step(now, busy=self._running)
+            self._running = self._running or bool(turn.run)
+        if turn.run:
+            self._executor.submit(self._work, turn.run, now)
+        self._follow(turn, now)
+
+    def _follow(self, turn: Turn, now: float) -> None:
+        """Let go who has expired, and look again when the turn says so."""
         for number in turn.expired:
             waited_ms = (now - self._pending[number].arrived) * 1e3
-            self._leave(
-                number, "expired", DeadlineExceeded(f"the latency bound passed after {waited_ms:.1f} ms in the queue")
-            )
-        if turn.run:
-            self._running = True
-            self._executor.submit(self._run, turn.run, [self._pending[number] for number in turn.run], now)
+            words = f"the latency bound passed after {waited_ms:.1f} ms in the queue"
+            self._leave(number, "expired", DeadlineExceeded(words))
         if turn.wake_at is not None:
             self._wake_in(turn.wake_at - now)
 
@@ -138,54 +161,47 @@ class Replica:
 
     # -- on the model's own thread
 
-    def _run(self, numbers: Sequence[int], batch: Sequence[_Pending], taken: float) -> None:
-        """Compute a batch that was taken from the queue at `taken`, and tell the event loop."""
-        started = self._clock()
-        outputs: dict[str, Array] | Exception
-        try:
-            outputs = self._compute(batch)
-        except Exception as error:
-            outputs = error
-        ended = self._clock()
-        self._loop.call_soon_threadsafe(self._finished, numbers, batch, outputs, taken, ended - started)
+    def _work(self, numbers: Sequence[int], taken: float) -> None:
+        """Compute a batch that was taken from the queue at `taken`, and the next ones until none should run."""
+        while numbers:
+            queries = [self._pending[x] for x in numbers]
+            started = self._clock()
+            outputs: dict[str, Array] | Exception
+            try:
+                outputs = self._compute(queries)
+            except Exception as error:
+                outputs = error
+            now = self._clock()
+            batch = _Batch(numbers, queries, taken, now - started, outputs)
+            with self._lock:
+                if not isinstance(outputs, Exception):
+                    self._batcher.done(batch.rows, batch.compute_s, now)
+                turn = self._batcher.step(now, busy=False)
+                self._running = bool(turn.run)
+            self._loop.call_soon_threadsafe(self._finished, batch, turn, now)
+            numbers, taken = turn.run, now
 
     # -- on the event loop again
 
-    def _finished(
-        self,
-        numbers: Sequence[int],
-        batch: Sequence[_Pending],
-        outputs: dict[str, Array] | Exception,
-        taken: float,
-        compute_s: float,
-    ) -> None:
-        """Give everybody their answer, and take the next turn."""
-        self._running = False
+    def _finished(self, batch: _Batch, turn: Turn, now: float) -> None:
+        """Give everybody their answer; `turn` is what the model's thread was told at `now`, after this batch."""
         self.counts["batches"] += 1
-        if isinstance(outputs, Exception):
-            failure = VariantFailed(f"{self._variant.name} failed: {type(outputs).__name__}: {outputs}")
-            for number in numbers:
+        if isinstance(batch.outputs, Exception):
+            error = batch.outputs
+            failure = VariantFailed(f"{self._variant.name} failed: {type(error).__name__}: {error}")
+            for number in batch.numbers:
                 self._leave(number, "failed", failure)
         else:
-            self._batcher.done(sum(x.rows for x in batch), compute_s, self._clock())
-            self._answer(numbers, batch, outputs, taken, compute_s)
-        self._turn()
+            self._answer(batch, batch.outputs)
+        self._follow(turn, now)
 
-    def _answer(
-        self,
-        numbers: Sequence[int],
-        batch: Sequence[_Pending],
-        outputs: Mapping[str, Array],
-        started: float,
-        compute_s: float,
-    ) -> None:
-        rows = sum(x.rows for x in batch)
-        queued = self.queued_rows
+    def _answer(self, batch: _Batch, outputs: Mapping[str, Array]) -> None:
+        rows, queued = batch.rows, self.queued_rows
         start = 0
-        for number, pending in zip(numbers, batch, strict=True):
-            part = {name: x[start : start + pending.rows] for name, x in outputs.items()}
-            start += pending.rows
-            self._leave(number, "answered", Result(part, started - pending.arrived, compute_s, rows, queued))
+        for number, query in zip(batch.numbers, batch.queries, strict=True):
+            part = {name: x[start : start + query.rows] for name, x in outputs.items()}
+            start += query.rows
+            self._leave(number, "answered", Result(part, batch.taken - query.arrived, batch.compute_s, rows, queued))
 
     def _leave(self, number: int, outcome: str, result: Result | InfaasError) -> None:
         self.counts[outcome] += 1
