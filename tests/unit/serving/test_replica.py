@@ -1,5 +1,6 @@
 import asyncio
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -76,6 +77,13 @@ async def bench() -> Bench:
     return Bench()
 
 
+def _stand_until(happened: Callable[[], bool]) -> None:
+    """Keep the event loop standing until then, ten seconds at most."""
+    end = time.monotonic() + 10.0
+    while not happened() and time.monotonic() < end:
+        time.sleep(0.001)
+
+
 async def test_queries_that_wait_together_run_together_and_get_their_own_rows(bench: Bench) -> None:
     for number in range(1, 6):
         bench.submit(number, rows=1 + number % 2)
@@ -129,6 +137,17 @@ async def test_a_draining_replica_finishes_and_refuses_the_rest_as_lost(bench: B
     assert isinstance(bench.fate(1), Result)
     assert isinstance(bench.fate(2), ReplicaLost)
     assert bench.model.closed
+
+
+async def test_the_next_batch_does_not_wait_for_the_event_loop(bench: Bench) -> None:
+    for number in range(1, 4):
+        bench.submit(number, rows=4)
+    await asyncio.sleep(0)  # the first batch is handed to the model's thread
+    _stand_until(lambda: len(bench.model.batches) == 3)
+    assert bench.model.batches == [4, 4, 4]
+    assert bench.fates == {1: [], 2: [], 3: []}
+    await bench.replica.drain()
+    assert all(isinstance(bench.fate(x), Result) for x in range(1, 4))
 
 
 async def test_every_query_leaves_once(bench: Bench) -> None:
