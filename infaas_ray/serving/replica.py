@@ -39,13 +39,14 @@ class _Pending(NamedTuple):
 
 
 class _Batch(NamedTuple):
-    """What ran together, taken from the queue at `taken`, and what became of it."""
+    """What ran together, taken from the queue at `taken`, and what became of it; `queued_rows` still waited then."""
 
     numbers: Sequence[int]
     queries: Sequence[_Pending]
     taken: float
     compute_s: float
-    outputs: dict[str, Array] | Exception
+    outputs: dict[str, Array] | BaseException
+    queued_rows: int
 
     @property
     def rows(self) -> int:
@@ -76,7 +77,7 @@ class Replica:
         self._ids = itertools.count(1)
         self._pending: dict[int, _Pending] = {}
         self._loop = asyncio.get_running_loop()
-        self._lock = threading.Lock()  # of the batcher and `_running`, for some microseconds at a time
+        self._lock = threading.Lock()  # of the batcher and `_running`: never while a model computes
         self._running = False  # the model's thread computes, and takes the next batch by itself
         self._turning = False
         self._timer: asyncio.TimerHandle | None = None
@@ -88,7 +89,8 @@ class Replica:
     @property
     def queued_rows(self) -> int:
         """Rows that wait, without those that run."""
-        return self._batcher.queued_rows
+        with self._lock:
+            return self._batcher.queued_rows
 
     def submit(
         self,
@@ -129,8 +131,8 @@ class Replica:
     def _turn(self) -> None:
         """Ask the batcher what to do now, and do it."""
         self._turning = False
-        now = self._clock()
         with self._lock:
+            now = self._clock()
             turn = self._batcher.step(now, busy=self._running)
             self._running = self._running or bool(turn.run)
         if turn.run:
@@ -138,13 +140,13 @@ class Replica:
         self._follow(turn, now)
 
     def _follow(self, turn: Turn, now: float) -> None:
-        """Let go who has expired, and look again when the turn says so."""
+        """Let go who had expired at `now`, and look again when the turn says so."""
+        if turn.wake_at is not None:
+            self._wake_in(turn.wake_at - self._clock())
         for number in turn.expired:
             waited_ms = (now - self._pending[number].arrived) * 1e3
             words = f"the latency bound passed after {waited_ms:.1f} ms in the queue"
             self._leave(number, "expired", DeadlineExceeded(words))
-        if turn.wake_at is not None:
-            self._wake_in(turn.wake_at - now)
 
     def _wake_in(self, seconds: float) -> None:
         """Take a turn by then; a timer that comes earlier stays, because a turn too many does no harm."""
@@ -166,48 +168,52 @@ class Replica:
         while numbers:
             queries = [self._pending[x] for x in numbers]
             started = self._clock()
-            outputs: dict[str, Array] | Exception
+            outputs: dict[str, Array] | BaseException
             try:
                 outputs = self._compute(queries)
-            except Exception as error:
+            except BaseException as error:  # of whatever kind: nobody else would hear of it
                 outputs = error
-            now = self._clock()
-            batch = _Batch(numbers, queries, taken, now - started, outputs)
+            compute_s = self._clock() - started
             with self._lock:
-                if not isinstance(outputs, Exception):
-                    self._batcher.done(batch.rows, batch.compute_s, now)
+                now = self._clock()  # here, where it is after the arrival of all that waits
+                if not isinstance(outputs, BaseException):
+                    self._batcher.done(sum(x.rows for x in queries), compute_s, now)
+                queued_rows = self._batcher.queued_rows
                 turn = self._batcher.step(now, busy=False)
                 self._running = bool(turn.run)
+            batch = _Batch(numbers, queries, taken, compute_s, outputs, queued_rows)
             self._loop.call_soon_threadsafe(self._finished, batch, turn, now)
+            del batch, outputs, queries  # the next batch needs the memory
             numbers, taken = turn.run, now
 
     # -- on the event loop again
 
     def _finished(self, batch: _Batch, turn: Turn, now: float) -> None:
         """Give everybody their answer; `turn` is what the model's thread was told at `now`, after this batch."""
+        self._follow(turn, now)
         self.counts["batches"] += 1
-        if isinstance(batch.outputs, Exception):
+        if isinstance(batch.outputs, BaseException):
             error = batch.outputs
             failure = VariantFailed(f"{self._variant.name} failed: {type(error).__name__}: {error}")
             for number in batch.numbers:
                 self._leave(number, "failed", failure)
         else:
             self._answer(batch, batch.outputs)
-        self._follow(turn, now)
 
     def _answer(self, batch: _Batch, outputs: Mapping[str, Array]) -> None:
-        rows, queued = batch.rows, self.queued_rows
-        start = 0
+        rows, start = batch.rows, 0
         for number, query in zip(batch.numbers, batch.queries, strict=True):
             part = {name: x[start : start + query.rows] for name, x in outputs.items()}
             start += query.rows
-            self._leave(number, "answered", Result(part, batch.taken - query.arrived, batch.compute_s, rows, queued))
+            queue_s = batch.taken - query.arrived
+            self._leave(number, "answered", Result(part, queue_s, batch.compute_s, rows, batch.queued_rows))
 
     def _leave(self, number: int, outcome: str, result: Result | InfaasError) -> None:
         self.counts[outcome] += 1
-        self._pending.pop(number).done(result)
+        pending = self._pending.pop(number)
         if not self._pending:
             self._empty.set()
+        pending.done(result)
 
     def _compute(self, batch: Sequence[_Pending]) -> dict[str, Array]:
         """Join the inputs, run the model within its batch limit, join the outputs (on the model's own thread)."""

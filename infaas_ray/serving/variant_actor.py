@@ -152,6 +152,8 @@ class VariantActor:
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
 
         def done(result: Result | InfaasError) -> None:
+            if future.done():
+                return  # whoever asked has gone
             if isinstance(result, Result):
                 future.set_result(result)
             else:

@@ -32,8 +32,8 @@ class LoadedModel(Protocol):
     def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run one batch. All inputs have the same first dimension, and so have all outputs.
 
-        Input arrays may be read-only views; they must not be kept after the return. Raises VariantFailed where the
-        model cannot compute this batch.
+        Input arrays may be read-only views; they must not be kept after the return. Outputs must stay as they are
+        during later calls. Raises VariantFailed where the model cannot compute this batch.
         """
         ...
 

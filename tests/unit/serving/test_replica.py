@@ -1,5 +1,5 @@
 import asyncio
-import time
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
@@ -35,15 +35,23 @@ PROFILE = Profile(
 
 
 class Model:
-    """Doubles its input; fails on rows that start with a negative number; remembers the batches it saw."""
+    """Doubles its input; fails on rows that start with a negative number; remembers the batches it saw.
 
-    def __init__(self) -> None:
+    `computing` is told of each batch; `third` is set when it has seen three.
+    """
+
+    def __init__(self, computing: Callable[[], None]) -> None:
         self.batches: list[int] = []
+        self.third = threading.Event()
+        self.computing = computing
         self.closed = False
 
     def predict(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         x = inputs["x"]
         self.batches.append(len(x))
+        if len(self.batches) == 3:
+            self.third.set()
+        self.computing()
         if x[0, 0] < 0:
             raise RuntimeError("negative")
         return {"x": x[:-1] * 2} if x[0, 0] == 13 else {"x": x * 2}
@@ -56,8 +64,9 @@ class Bench:
     """A replica and what came out of it."""
 
     def __init__(self) -> None:
-        self.model = Model()
         self.now = 0.0
+        self.takes_s = 0.0
+        self.model = Model(self._compute)
         executor = ThreadPoolExecutor(1)
         self.replica = Replica(self.model, VARIANT, ARCHITECTURE, PROFILE, executor, clock=lambda: self.now)
         self.fates: dict[int, list[Result | InfaasError]] = {}
@@ -67,6 +76,9 @@ class Bench:
         fate = self.fates.setdefault(number, [])
         self.replica.submit({"x": x}, rows, remaining_s, fate.append)
 
+    def _compute(self) -> None:
+        self.now += self.takes_s
+
     def fate(self, number: int) -> Result | InfaasError:
         (fate,) = self.fates[number]
         return fate
@@ -75,13 +87,6 @@ class Bench:
 @pytest.fixture
 async def bench() -> Bench:
     return Bench()
-
-
-def _stand_until(happened: Callable[[], bool]) -> None:
-    """Keep the event loop standing until then, ten seconds at most."""
-    end = time.monotonic() + 10.0
-    while not happened() and time.monotonic() < end:
-        time.sleep(0.001)
 
 
 async def test_queries_that_wait_together_run_together_and_get_their_own_rows(bench: Bench) -> None:
@@ -143,11 +148,24 @@ async def test_the_next_batch_does_not_wait_for_the_event_loop(bench: Bench) -> 
     for number in range(1, 4):
         bench.submit(number, rows=4)
     await asyncio.sleep(0)  # the first batch is handed to the model's thread
-    _stand_until(lambda: len(bench.model.batches) == 3)
+    assert bench.model.third.wait(10.0)  # on the event loop, which stands
     assert bench.model.batches == [4, 4, 4]
-    assert bench.fates == {1: [], 2: [], 3: []}
     await bench.replica.drain()
-    assert all(isinstance(bench.fate(x), Result) for x in range(1, 4))
+    results = [bench.fate(x) for x in range(1, 4)]
+    assert [x.queued_rows for x in results if isinstance(x, Result)] == [8, 4, 0]
+
+
+async def test_what_expires_while_a_batch_computes_leaves_after_it(bench: Bench) -> None:
+    bench.takes_s = 1.0
+    bench.submit(1, rows=4, remaining_s=1.2)
+    bench.submit(2, rows=4, remaining_s=1.5)
+    bench.submit(3, rows=4, remaining_s=1.6)
+    await bench.replica.drain()
+    answered = bench.fate(2)
+    assert isinstance(answered, Result)
+    assert (answered.queue_s, answered.compute_s) == (1.0, 1.0)
+    assert isinstance(bench.fate(3), DeadlineExceeded)
+    assert bench.replica.counts == {"answered": 2, "expired": 1, "failed": 0, "batches": 2}
 
 
 async def test_every_query_leaves_once(bench: Bench) -> None:
