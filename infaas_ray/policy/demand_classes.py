@@ -3,8 +3,8 @@
 Rules: every target, SLO and size that routers report is a class of its own, as far as `bounds` tells SLOs apart; it is
 forgotten when it was silent for long enough. Of more than `_MOST` those are left out that came last, until others were
 silent for a while. A class whose queries miss their SLO although its replicas are as planned gets more head room, one
-that hardly misses gets less: the factor moves slowly between `_LEAST_ROOM` and `_MOST_ROOM`, towards `_MISSES` of its
-queries.
+that hardly misses gets less again: the factor moves slowly, between 1 and `_MOST_ROOM`, towards `_MISSES` of its
+queries. Never below 1: that nothing is missed on machines with room to spare says nothing of when demand fills them.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -18,7 +18,7 @@ from infaas_ray.policy.forecast import Forecast
 from infaas_ray.policy.messages import ClassCount, TrafficReported
 
 _MISSES = 0.003
-_LEAST_ROOM, _MOST_ROOM = 0.5, 4.0
+_MOST_ROOM = 4.0
 _JUDGED = 500  # queries after which head room is judged
 _MOST = 2_000  # classes
 _QUIET_S = 10.0  # of silence, after which a class makes room for another
@@ -56,7 +56,7 @@ class Demanded:
             return
         share = self.missed / self.queries
         factor = 0.98 if share <= _MISSES else 1.0 + min(0.5, 0.1 * share / _MISSES)
-        self.room = min(_MOST_ROOM, max(_LEAST_ROOM, self.room * factor))
+        self.room = min(_MOST_ROOM, max(1.0, self.room * factor))
         self.forget()
 
     def forget(self) -> None:

@@ -8,7 +8,7 @@ capacity), and not one whose accelerators the replica does not need.
 
 Where it is decided already how many workers there are, to fill one before others is to leave what is paid idle. There
 replicas are placed `evenly`: best fit while each has cores or a device for itself, and beyond that the worker that has
-the most free.
+the most free, of those where it shares nothing with replicas of its own variant.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -69,11 +69,15 @@ class Room:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """The chosen worker, or None and the reason. `shares`: the replica would share cores or a device there."""
+    """The chosen worker, or None and the reason.
+
+    `shares`: the replica would share cores or a device there; `with_own`: with replicas of its own variant.
+    """
 
     worker: str | None
     reason: str = ""
     shares: bool = False
+    with_own: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +129,8 @@ class Rooms:
         fewest = int(failures.min())
         slots = slots[failures == fewest]
         flags = []
-        for flag in (self._busy, self._crowded(needs, crowd), self._spare(needs)):
+        own = self._with_own(needs, crowd)
+        for flag in (self._busy, self._shared(needs) if crowd.evenly else own, own, self._spare(needs)):
             better = slots[~flag[slots]]
             flags.append(not better.size)
             slots = better if better.size else slots
@@ -134,7 +139,7 @@ class Rooms:
         least = -left if crowd.evenly and flags[1] else np.minimum(left, left_memory)
         lowest = float(least.min())
         name = min(self._names[x] for x in slots[least == lowest])
-        return (fewest, flags[0], flags[1], flags[2], lowest), name
+        return (fewest, flags[0], flags[1], flags[2], flags[3], lowest), name
 
     def _column(self, counts: Mapping[str, int]) -> "NDArray[np.int_]":
         """Counts by worker as a column; unknown workers are passed over."""
@@ -145,17 +150,22 @@ class Rooms:
                 found[slot] = count
         return found
 
-    def _crowded(self, needs: Needs, crowd: Crowd) -> "NDArray[np.bool_]":
-        """Where one more replica would share cores or a device with its siblings; with any other where `evenly`."""
-        found = np.zeros(len(self._names), dtype=bool)
+    def _shared(self, needs: Needs) -> "NDArray[np.bool_]":
+        """Where one more replica would share cores or a device."""
         units = needs.units
-        if units is not None and crowd.evenly:
-            free, total = self._amounts[needs.resource]
-            found = (total - free + needs.amount) * units > (total + _EPSILON) * needs.amount
-        elif units is not None:
-            total = self._amounts[needs.resource][1]
-            siblings = self._column(crowd.siblings)
-            found = (siblings > 0) & ((siblings + 1) * units > total)
+        if units is None:
+            return np.zeros(len(self._names), dtype=bool)
+        free, total = self._amounts[needs.resource]
+        found: NDArray[np.bool_] = (total - free + needs.amount) * units > (total + _EPSILON) * needs.amount
+        return found
+
+    def _with_own(self, needs: Needs, crowd: Crowd) -> "NDArray[np.bool_]":
+        """Where it would with its siblings."""
+        units = needs.units
+        if units is None:
+            return np.zeros(len(self._names), dtype=bool)
+        siblings = self._column(crowd.siblings)
+        found: NDArray[np.bool_] = (siblings > 0) & ((siblings + 1) * units > self._amounts[needs.resource][1])
         return found
 
     def _spare(self, needs: Needs) -> "NDArray[np.bool_]":
@@ -176,7 +186,7 @@ class Rooms:
         return bool((enough & (self._memory[1] >= needs.memory_bytes)).any())
 
 
-_Rank = tuple[int, bool, bool, bool, float]
+_Rank = tuple[int, bool, bool, bool, bool, float]
 
 
 def needs_of(offer: Offer, oversubscription: float, worker_type: WorkerType | None = None) -> Needs:
@@ -231,7 +241,7 @@ def place(options: Iterable[tuple[Needs, Rooms]], crowd: Crowd | None = None) ->
     if not found:
         return Placement(worker=None, reason=_why(able))
     rank, worker = min(found)
-    return Placement(worker=worker, shares=rank[2])
+    return Placement(worker=worker, shares=rank[2], with_own=rank[3])
 
 
 def _why(options: list[tuple[Needs, Rooms]]) -> str:

@@ -10,7 +10,7 @@ import pytest
 from infaas_ray.domain import HardwareKind, OnMiss, Variant
 from infaas_ray.policy.autoscaler import Autoscaler, ScalingSettings
 from infaas_ray.policy.lifecycle import State
-from infaas_ray.policy.messages import CatalogChanged, LoadRequested, PlanMade, ReplicaFailed, SolvePlan
+from infaas_ray.policy.messages import CatalogChanged, LoadRequested, PlanMade, ReplicaFailed, SolvePlan, StartReplica
 from infaas_ray.policy.planner.problem import Plan
 from infaas_ray.policy.planner.solve import solve
 from infaas_ray.policy.scaling.plan_follower import PlanFollower
@@ -405,6 +405,43 @@ def test_what_queries_ask_for_takes_no_room_from_what_is_planned_for_them() -> N
     world.ask(*asked, seconds=120)
     assert world.counts() == {cheap.name: 1, best.name: 1}
     assert world.missed == 0.0
+
+
+def test_what_was_asked_for_before_any_plan_makes_room_for_what_is_planned() -> None:
+    cheap = offer("cheap", usd=0.001, accuracy=0.5, memory_bytes=6 * GIB)
+    best = offer("best", usd=0.003, accuracy=0.8, memory_bytes=7 * GIB)
+    world = World(cheap, best, workers=[worker()], settings=settings())
+    assert starts(world.step(LoadRequested(variant=cheap.name))) == [cheap.name]
+    low, high = (Asked(rows=60, latency_s=0.5, min_accuracy=x) for x in (0.5, 0.8))
+    world.ask(low, high, seconds=10)
+    assert world.counts() == {best.name: 1}
+
+
+def test_a_spare_replica_goes_to_a_gpu_without_one_of_its_own() -> None:
+    kind = replace(worker_type("gpu", gpu=1.0), device_memory_bytes=16 * GIB)
+    quick, large = (offer(x, hardware=HardwareKind.GPU) for x in ("quick", "large"))
+    offers = [replace(x, profile=replace(x.profile, peak_device_memory_bytes=2 * GIB)) for x in (quick, large)]
+    scaler = Autoscaler(settings(), 0)
+    joined = [worker(x, gpu=1.0, kind="gpu") for x in ("w1", "w2")]
+    scaler.step([CatalogChanged(catalog=catalog(*offers, types=(kind,))), *joined], 0.0)
+    fleet, orders = scaler.fleet, Orders(scaler.fleet, 0.0)
+    for name, on in ((quick.name, "w1"), (large.name, "w2")):
+        replica = orders.start_at(on, name, "")
+        assert replica is not None
+        fleet.apply(ready(replica, on), 1.0)
+    plan = Plan(
+        workers={"gpu": 2}, replicas={x: {"gpu": 1} for x in (quick.name, large.name)}, spare={quick.name: {"gpu": 2}}
+    )
+    follower, placed = PlanFollower(settings()), []
+    for now in (10.0, 11.0):
+        orders = Orders(fleet, now)
+        situation = Situation(fleet=fleet, traffic=Traffic(3.0), requests={}, lost=(), pins={}, now=now)
+        follower.follow(plan, {}, situation, orders, ())
+        for x in orders.actions:
+            assert isinstance(x, StartReplica)
+            placed.append((x.variant, x.worker))
+            fleet.apply(ready(x.replica, x.worker), now)
+    assert placed == [(quick.name, "w2")]
 
 
 @pytest.mark.parametrize("stuck", ["aaa", "zzz"])

@@ -2,18 +2,22 @@
 
 Rule: one more at a time of the variant whose replicas are used most (rows over what they carry within their SLOs), as
 long as that is more than `_ENOUGH` of it (`_KEPT` for one that is there), on workers of the plan where memory is free
-and cores or a device are, so that no replica shares them for it. Nothing depends on spare replicas: they come last and
-go first.
+and cores or a device are, so that no replica shares them for it. Where GPUs are shared anyway, on a GPU without one of
+its own: a plan counts the work of all GPUs of a type together, and which of them is busy the router sees. Nothing
+depends on spare replicas: they come last and go first.
 """
 
 from collections import Counter
 from collections.abc import Mapping
 from heapq import heapify, heappop, heappush
 
+from infaas_ray.domain import HardwareKind
+from infaas_ray.policy.placement import RESOURCE_OF
 from infaas_ray.policy.planner.problem import Counts, Flow, PlanPlace, PlanProblem, PlanVariant
 
 _ENOUGH, _KEPT = 0.25, 0.15
 _EPSILON = 1e-9
+_GPU = RESOURCE_OF[HardwareKind.GPU]
 
 
 def spare_replicas(
@@ -22,23 +26,19 @@ def spare_replicas(
     """What the workers of a plan have room for beside its replicas, by variant and worker type."""
     variants = {x.name: x for x in problem.variants if x.name in replicas}
     used = _used(problem, flows)
-    counts = Counter({name: sum(by_type.values()) for name, by_type in replicas.items()})
-    free = _free(problem, workers, variants, replicas)
+    room = _Room(problem, workers, variants, replicas)
     found: dict[str, dict[str, int]] = {}
-    busiest = [(-used[name] / counts[name], name) for name in variants if used[name] > 0]
+    busiest = [(-used[name] / room.count(name), name) for name in variants if used[name] > 0]
     heapify(busiest)
     while busiest:
         minus_load, name = heappop(busiest)
         variant = variants[name]
-        enough = _KEPT if counts[name] < sum(x.now for x in variant.places) else _ENOUGH
-        place = _room_for(variant, counts[name], free) if -minus_load > enough else None
-        if place is None:
+        enough = _KEPT if room.count(name) < sum(x.now for x in variant.places) else _ENOUGH
+        kind = room.take_one(variant) if -minus_load > enough else None
+        if kind is None:
             continue
-        _take(free[place.worker_type], place)
-        kind = problem.types[place.worker_type].name
         found.setdefault(name, {})[kind] = found.get(name, {}).get(kind, 0) + 1
-        counts[name] += 1
-        heappush(busiest, (-used[name] / counts[name], name))
+        heappush(busiest, (-used[name] / room.count(name), name))
     return found
 
 
@@ -52,23 +52,60 @@ def _used(problem: PlanProblem, flows: tuple[Flow, ...]) -> dict[str, float]:
     return used
 
 
-def _free(
-    problem: PlanProblem, workers: Mapping[str, int], variants: Mapping[str, PlanVariant], replicas: Counts
-) -> list[dict[str, float]]:
-    """By worker type what is free of its resources, where each replica has what it works with for itself."""
-    free = [{name: x * workers.get(kind.name, 0) for name, x in kind.resources.items()} for kind in problem.types]
-    for name, by_type in replicas.items():
-        for place in variants[name].places if name in variants else ():
-            _take(free[place.worker_type], place, by_type.get(problem.types[place.worker_type].name, 0))
-    return free
+class _Room:
+    """What is free on the workers of a plan.
 
+    `_free` where each replica has what it works with for itself, `_unheld` where it has what it occupies.
+    """
 
-def _room_for(variant: PlanVariant, count: int, free: list[dict[str, float]]) -> PlanPlace | None:
-    """Where one more replica fits: where the most is free."""
-    if count >= variant.most:
-        return None
-    able = [x for x in variant.places if all(free[x.worker_type][r] + _EPSILON >= n for r, n in _alone(x).items())]
-    return max(able, key=lambda x: min(free[x.worker_type][r] / n for r, n in _alone(x).items() if n > 0), default=None)
+    def __init__(
+        self, problem: PlanProblem, workers: Mapping[str, int], variants: Mapping[str, PlanVariant], replicas: Counts
+    ) -> None:
+        self._types = problem.types
+        self._workers = workers
+        self._free = [
+            {name: x * workers.get(kind.name, 0) for name, x in kind.resources.items()} for kind in self._types
+        ]
+        self._unheld = [dict(x) for x in self._free]
+        self._counts: Counter[tuple[str, int]] = Counter()  # by variant and worker type
+        for name, variant in variants.items():
+            for place in variant.places:
+                self._take(variant, place, replicas[name].get(self._types[place.worker_type].name, 0))
+
+    def count(self, variant: str) -> int:
+        """The replicas of a variant."""
+        return sum(count for (name, _), count in self._counts.items() if name == variant)
+
+    def take_one(self, variant: PlanVariant) -> str | None:
+        """Make room for one more replica where the most is free; the worker type, None where it has no room."""
+        if self.count(variant.name) >= variant.most:
+            return None
+        places = [x for x in variant.places if _fits(_alone(x), self._free[x.worker_type])]
+        places = places or [x for x in variant.places if self._has_gpu_for(variant, x)]
+        place = max(places, key=self._left, default=None)
+        if place is None:
+            return None
+        self._take(variant, place, 1)
+        return self._types[place.worker_type].name
+
+    def _has_gpu_for(self, variant: PlanVariant, place: PlanPlace) -> bool:
+        """Whether there is a GPU without a replica of this variant, with room for one beside others."""
+        kind = self._types[place.worker_type]
+        gpus = self._workers.get(kind.name, 0) * kind.resources.get(_GPU, 0.0)
+        shared = 0 < place.holds.get(_GPU, 0.0) < place.works.get(_GPU, 0.0)
+        alone = self._counts[variant.name, place.worker_type] < gpus
+        return shared and alone and _fits(place.holds, self._unheld[place.worker_type])
+
+    def _left(self, place: PlanPlace) -> float:
+        """For how many replicas there is room at most."""
+        unheld = self._unheld[place.worker_type]
+        return min(unheld[name] / amount for name, amount in place.holds.items() if amount > 0)
+
+    def _take(self, variant: PlanVariant, place: PlanPlace, count: int) -> None:
+        self._counts[variant.name, place.worker_type] += count
+        for free, needs in ((self._free, _alone(place)), (self._unheld, place.holds)):
+            for name, amount in needs.items():
+                free[place.worker_type][name] -= amount * count
 
 
 def _alone(place: PlanPlace) -> dict[str, float]:
@@ -76,6 +113,5 @@ def _alone(place: PlanPlace) -> dict[str, float]:
     return {name: max(amount, place.works.get(name, 0.0)) for name, amount in place.holds.items()}
 
 
-def _take(free: dict[str, float], place: PlanPlace, count: int = 1) -> None:
-    for name, amount in _alone(place).items():
-        free[name] -= amount * count
+def _fits(needs: Mapping[str, float], free: Mapping[str, float]) -> bool:
+    return all(free[name] + _EPSILON >= amount for name, amount in needs.items())

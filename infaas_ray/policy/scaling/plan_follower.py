@@ -10,13 +10,14 @@ Rules:
   left without any replica. Where that is some, what is starting now is waited for, and machines that boot are, unless
   more demand waits for the room. Where nothing comes, planned and surplus ones wait for each other, and one must go.
 - Where nothing is too many and all planned machines are there, what is free is there in pieces: others move (`moves`).
-- Spare replicas are started last, one at a time, where they share nothing, and make room for any other.
+- Spare replicas are started last, one at a time, and make room for any other.
 - Replicas that are too many cost little while nobody needs their room: they stay for a while, against swapping.
 """
 
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 
+from infaas_ray.domain import HardwareKind
 from infaas_ray.policy.fleet import Fleet
 from infaas_ray.policy.lifecycle import Replica, State
 from infaas_ray.policy.planner.problem import Plan, Spot, counts_of
@@ -113,7 +114,7 @@ class PlanFollower:
         situation: Situation,
         orders: Orders,
     ) -> None:
-        """Start one spare replica where it shares nothing, while nothing else starts."""
+        """Start one spare replica, while nothing else starts; it may share a GPU with others, and cores with nobody."""
         fleet = situation.fleet
         if any(x.state is State.STARTING for x in fleet.replicas.values()):
             return
@@ -123,7 +124,9 @@ class PlanFollower:
                 continue
             placement = fleet.place(variant, kind, evenly=True)
             because = f"{kind} has room for {count} more"
-            if not placement.shares and orders.start_placed(placement, variant, because) is None:
+            on_gpu = fleet.catalog.offers[variant].variant.hardware is HardwareKind.GPU
+            in_the_way = placement.with_own if on_gpu else placement.shares
+            if not in_the_way and orders.start_placed(placement, variant, because) is None:
                 return
 
     def _needed(self, spot: Spot, targets: Mapping[Spot, int], situation: Situation) -> int:

@@ -76,6 +76,15 @@ def test_evenly_means_cores_of_its_own_and_then_the_emptiest() -> None:
     assert (found.worker, found.shares) == ("b", True)
 
 
+def test_where_all_share_evenly_means_with_others_rather_than_with_its_own() -> None:
+    small = replace(GPU_NEEDS, amount=0.1)
+    rooms = [replace(room(x, gpu=1.0), free={"CPU": 4.0, "GPU": free}) for x, free in (("a", 0.9), ("b", 0.5))]
+    found = place(small, rooms, Crowd(siblings={"a": 1}, evenly=True))
+    assert (found.worker, found.shares, found.with_own) == ("b", True, False)
+    found = place(small, rooms, Crowd(siblings={"a": 1, "b": 1}, evenly=True))
+    assert (found.worker, found.with_own) == ("a", True)
+
+
 def test_accelerators_are_kept_for_those_who_need_them() -> None:
     assert place(NEEDS, [room("gpu", 2.0, gpu=1.0), room("plain")]).worker == "plain"
     assert place(GPU_NEEDS, [room("gpu", 2.0, gpu=1.0), room("plain")]).worker == "gpu"
@@ -154,25 +163,32 @@ class TestManyRooms:
         def failed(x: Room) -> int:
             return failures.get(x.worker, 0)
 
-        def crowded(x: Room) -> bool:
-            units, total = needs.threads if needs.resource == "CPU" else 1, x.total[needs.resource]
-            if evenly:
-                return (total - x.free[needs.resource]) / needs.amount * units + units > total
-            return (siblings.get(x.worker, -1) + 1) * units > total
+        def units(x: Room) -> tuple[int, float]:
+            return needs.threads if needs.resource == "CPU" else 1, x.total[needs.resource]
 
-        def rank(x: Room) -> tuple[int, bool, bool, bool, float, str]:
+        def with_own(x: Room) -> bool:
+            own, total = units(x)
+            return (siblings.get(x.worker, -1) + 1) * own > total
+
+        def crowded(x: Room) -> bool:
+            own, total = units(x)
+            others = (total - x.free[needs.resource]) / needs.amount * own + own > total
+            return others if evenly else with_own(x)
+
+        def rank(x: Room) -> tuple[int, bool, bool, bool, bool, float, str]:
             spare = needs.resource != "GPU" and x.total.get("GPU", 0.0) > 0
             left = (x.free[needs.resource] - needs.amount) / x.total[needs.resource]
             memory = (x.free_memory_bytes - needs.memory_bytes) / x.memory_bytes
             alike = [y for y in fitting if (failed(y), y.busy) == (failed(x), x.busy)]
             fit = -left if evenly and all(crowded(y) for y in alike) else min(left, memory)
-            return failed(x), x.busy, crowded(x), spare, fit, x.worker
+            return failed(x), x.busy, crowded(x), with_own(x), spare, fit, x.worker
 
         fitting = [x for x in rooms if x.total.get(needs.resource, 0.0) > 0 and fits(needs, x)]
         expected = min(fitting, key=rank) if fitting else None
         found = place(needs, rooms, Crowd(siblings=siblings, failures=failures, evenly=evenly))
         assert found.worker == (expected.worker if expected else None)
         assert found.shares == (expected is not None and crowded(expected))
+        assert found.with_own == (expected is not None and with_own(expected))
 
     def test_rooms_that_change_or_close_are_seen(self) -> None:
         rooms = Rooms([room("a"), room("b")])

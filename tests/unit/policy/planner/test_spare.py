@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given, settings
 
-from infaas_ray.policy.planner.problem import PlanClass, PlanVariant
+from infaas_ray.policy.planner.problem import PlanClass, PlanPlace, PlanType, PlanVariant
 from infaas_ray.policy.planner.solve import solve
 from tests.unit.policy.planner.problems import asked, at, option, problem, small_problems, variant, worker
 
@@ -32,6 +32,24 @@ def test_nobody_shares_cores_for_a_spare_one() -> None:
     demands = [asked(9, option(0, use=0.1), name="some"), asked(9, option(1, use=0.1), name="other")]
     assert spare([variant("a", shared), variant("b", shared)], demands) == {}
     assert spare([variant("a", shared), variant("b", shared)], demands, cpu=6.0) == {"a": 1}
+
+
+@pytest.mark.parametrize(("gpus", "more"), [(1, {}), (2, {"a": 1, "b": 1}), (3, {"a": 2, "b": 2})])
+def test_a_shared_gpu_has_room_beside_others_for_one_of_each(gpus: int, more: dict[str, int]) -> None:
+    shared = PlanPlace(worker_type=0, holds={"GPU": 0.2}, works={"GPU": 1.0})
+    machine = PlanType(name="gpu", resources={"GPU": 1.0}, usd_per_hour=1.0, now=gpus, least=gpus, most=gpus)
+    demands = [asked(9, option(0, use=0.1), name="some"), asked(9, option(1, use=0.1), name="other")]
+    plan = solve(problem([machine], [variant("a", shared), variant("b", shared)], demands))
+    assert plan.replicas == {"a": {"gpu": 1}, "b": {"gpu": 1}}
+    assert {name: x["gpu"] for name, x in plan.spare.items()} == more
+
+
+def test_what_is_held_of_a_gpu_is_no_room() -> None:
+    shared = PlanPlace(worker_type=0, holds={"GPU": 0.9}, works={"GPU": 1.0})
+    machine = PlanType(name="gpu", resources={"GPU": 1.0}, usd_per_hour=1.0, now=2, least=2, most=2)
+    demands = [asked(9, option(0, use=0.1), name="some"), asked(9, option(1, use=0.1), name="other")]
+    plan = solve(problem([machine], [variant("a", shared), variant("b", shared)], demands))
+    assert plan.spare == {}
 
 
 def test_no_more_than_there_may_be_and_none_for_what_answers_nothing() -> None:
