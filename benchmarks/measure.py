@@ -7,7 +7,9 @@ import datetime
 import math
 import os
 import platform
+import signal
 import statistics
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +47,16 @@ def figure(value: float) -> str:
     if value == 0 or abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.3g}"
+
+
+def tidy_on_sigterm() -> None:
+    """Let SIGTERM end the process by SystemExit, so that what was started is ended too. Only the first one counts."""
+
+    def ended(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # make passes it on to those who had it already
+        sys.exit("ended by SIGTERM")
+
+    signal.signal(signal.SIGTERM, ended)
 
 
 def machine() -> str:

@@ -5,8 +5,6 @@ Tables, a picture, and one JSON line last. `--only` picks parts.
 
 import argparse
 import json
-import signal
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,7 +23,7 @@ from benchmarks.live.picture import draw
 from benchmarks.live.steps import Climb, Climber
 from benchmarks.live.systems import ACCURATE, FIXED, OURS, OURS_FIXED, Served, our_system, ray_serve
 from benchmarks.live.traffic import QueryClass, classes
-from benchmarks.measure import machine, spread
+from benchmarks.measure import machine, spread, tidy_on_sigterm
 from benchmarks.serving.generator import Generator
 
 PARTS = ("rates", "parity")
@@ -60,7 +58,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Measure the parts asked for."""
     given = arguments()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # so that what was started is ended too
+    tidy_on_sigterm()
     given.cache = given.cache.resolve()
     given.results.mkdir(parents=True, exist_ok=True)
     facts = f"{machine()}; {given.repetitions} repetitions, steps of {given.seconds:g} s, median [least-greatest]"

@@ -5,11 +5,9 @@
 
 import argparse
 import json
-import signal
-import sys
 from pathlib import Path
 
-from benchmarks.measure import machine
+from benchmarks.measure import machine, tidy_on_sigterm
 from benchmarks.serving.driver import measure_driver
 from benchmarks.serving.generator import Generator
 from benchmarks.serving.http import Measured, Options, measure_workload
@@ -53,7 +51,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Measure the parts asked for."""
     given = arguments()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # so that what was started is ended too
+    tidy_on_sigterm()
     options = Options(
         peers=given.peers,
         repetitions=given.repetitions,

@@ -41,7 +41,7 @@ def command(function: Callable[P, Any]) -> Command:
     def run(*args: Any, home: Path | None, config: Path | None, as_json: bool, **options: Any) -> None:
         try:
             flags = {"home": home.resolve()} if home else {}
-            signal.signal(signal.SIGTERM, _interrupted)
+            signal.signal(signal.SIGTERM, interrupted)
             function(*args, load_settings(config, flags), as_json, **options)  # type: ignore[arg-type]
         except (InfaasError, OSError) as found:
             error = found if isinstance(found, InfaasError) else ConfigError(str(found))
@@ -56,8 +56,9 @@ def command(function: Callable[P, Any]) -> Command:
     return run
 
 
-def _interrupted(_signal: int, _frame: object) -> None:
-    """Let what was begun be tidied up, as after Ctrl-C."""
+def interrupted(_signal: int, _frame: object) -> None:
+    """Let what was begun be tidied up, as after Ctrl-C; make passes a signal on to those who had it already."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 

@@ -1,4 +1,5 @@
 import json
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from infaas_ray.cli import main
+from infaas_ray.cli.command import interrupted
 
 COMMANDS = {name: x.load() for name, x in main.commands.items()}
 
@@ -87,3 +89,13 @@ def test_a_model_that_is_not_there_is_told(tmp_path: Path) -> None:
     error = json.loads(found.output)
     assert error["status"] == 400
     assert "no.onnx" in error["error"]
+
+
+def test_a_second_sigterm_does_not_interrupt_the_tidying_up() -> None:
+    before = signal.signal(signal.SIGTERM, interrupted)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)

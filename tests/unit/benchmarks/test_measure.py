@@ -1,4 +1,6 @@
 import random
+import subprocess
+import sys
 
 from benchmarks.measure import Spread, figure, percentile, ratios, spread
 
@@ -25,3 +27,18 @@ def test_the_99th_percentile_of_a_hundred_is_the_99th() -> None:
 
 def test_figures_are_short() -> None:
     assert [figure(x) for x in (0.0, 0.01234, 1.5, 99.94, 12345.6)] == ["0", "0.0123", "1.5", "99.9", "12,346"]
+
+
+def test_what_tidies_up_is_not_interrupted_by_a_second_sigterm() -> None:
+    program = """
+import os, signal
+from benchmarks.measure import tidy_on_sigterm
+tidy_on_sigterm()
+try:
+    os.kill(os.getpid(), signal.SIGTERM)
+finally:
+    os.kill(os.getpid(), signal.SIGTERM)
+    print("tidied")
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert (ended.stdout, ended.stderr, ended.returncode) == ("tidied\n", "ended by SIGTERM\n", 1)
