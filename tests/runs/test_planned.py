@@ -9,10 +9,20 @@ import pytest
 
 from infaas_ray.domain import HardwareKind, OnMiss, Variant
 from infaas_ray.policy.autoscaler import Autoscaler, ScalingSettings
+from infaas_ray.policy.fleet import Fleet
 from infaas_ray.policy.lifecycle import State
-from infaas_ray.policy.messages import CatalogChanged, LoadRequested, PlanMade, ReplicaFailed, SolvePlan, StartReplica
+from infaas_ray.policy.messages import (
+    CatalogChanged,
+    DrainReplica,
+    LoadRequested,
+    PlanMade,
+    ReplicaFailed,
+    SolvePlan,
+    StartReplica,
+)
 from infaas_ray.policy.planner.problem import Plan
 from infaas_ray.policy.planner.solve import solve
+from infaas_ray.policy.routing import Offer
 from infaas_ray.policy.scaling.plan_follower import PlanFollower
 from infaas_ray.policy.scaling.regret import Regret
 from infaas_ray.policy.scaling.settings import PlannerSettings
@@ -417,31 +427,88 @@ def test_what_was_asked_for_before_any_plan_makes_room_for_what_is_planned() -> 
     assert world.counts() == {best.name: 1}
 
 
-def test_a_spare_replica_goes_to_a_gpu_without_one_of_its_own() -> None:
-    kind = replace(worker_type("gpu", gpu=1.0), device_memory_bytes=16 * GIB)
-    quick, large = (offer(x, hardware=HardwareKind.GPU) for x in ("quick", "large"))
-    offers = [replace(x, profile=replace(x.profile, peak_device_memory_bytes=2 * GIB)) for x in (quick, large)]
+def test_a_class_that_is_refused_keeps_nobody_from_what_is_planned() -> None:
+    """One machine holds one of the two; queries that only the other could answer go on asking for it."""
+    cheap = offer("cheap", usd=0.001, accuracy=0.5, memory_bytes=6 * GIB, p99_ms=[(1, 3.0), (8, 9.0)])
+    best = offer("best", usd=0.003, accuracy=0.8, memory_bytes=7 * GIB, p99_ms=[(1, 80.0), (8, 200.0)])
+    world = World(cheap, best, workers=[worker()], settings=settings())
+    world.step(LoadRequested(variant=cheap.name))
+    quick, right = (Asked(rows=60, latency_s=x, min_accuracy=y) for x, y in ((0.02, 0.5), (0.5, 0.8)))
+    world.ask(quick, right, seconds=10)
+    began = Counter(starts([x for _, _, actions in world.log for x in actions]))
+    assert world.counts() == {best.name: 1}
+    world.ask(quick, right, seconds=60)
+    assert world.counts() == {best.name: 1}
+    assert Counter(starts([x for _, _, actions in world.log for x in actions])) == began
+
+
+GPUS = replace(worker_type("gpu", gpu=1.0, usd=3.0, least=2, most=2), device_memory_bytes=16 * GIB)
+
+
+def on_gpu(name: str, gib: int) -> Offer:
+    made = offer(name, hardware=HardwareKind.GPU, rate_qps=1000, p99_ms=[(1, 4.0), (8, 8.0)])
+    return replace(made, profile=replace(made.profile, peak_device_memory_bytes=gib * GIB))
+
+
+def gpus_with_one_of_each(*offers: Offer) -> Fleet:
+    """Two machines with a GPU each, and on them in turn a ready replica of each."""
     scaler = Autoscaler(settings(), 0)
     joined = [worker(x, gpu=1.0, kind="gpu") for x in ("w1", "w2")]
-    scaler.step([CatalogChanged(catalog=catalog(*offers, types=(kind,))), *joined], 0.0)
-    fleet, orders = scaler.fleet, Orders(scaler.fleet, 0.0)
-    for name, on in ((quick.name, "w1"), (large.name, "w2")):
-        replica = orders.start_at(on, name, "")
+    scaler.step([CatalogChanged(catalog=catalog(*offers, types=(GPUS,))), *joined], 0.0)
+    orders = Orders(scaler.fleet, 0.0)
+    for one, on in zip(offers, ("w1", "w2"), strict=False):
+        replica = orders.start_at(on, one.name, "")
         assert replica is not None
-        fleet.apply(ready(replica, on), 1.0)
-    plan = Plan(
-        workers={"gpu": 2}, replicas={x: {"gpu": 1} for x in (quick.name, large.name)}, spare={quick.name: {"gpu": 2}}
-    )
-    follower, placed = PlanFollower(settings()), []
-    for now in (10.0, 11.0):
-        orders = Orders(fleet, now)
-        situation = Situation(fleet=fleet, traffic=Traffic(3.0), requests={}, lost=(), pins={}, now=now)
-        follower.follow(plan, {}, situation, orders, ())
-        for x in orders.actions:
-            assert isinstance(x, StartReplica)
-            placed.append((x.variant, x.worker))
+        scaler.fleet.apply(ready(replica, on), 1.0)
+    return scaler.fleet
+
+
+def followed(follower: PlanFollower, plan: Plan, fleet: Fleet, now: float) -> list[tuple[str, str, str]]:
+    """The orders of a turn: what, of which variant, where. What was started is ready at once."""
+    orders = Orders(fleet, now)
+    situation = Situation(fleet=fleet, traffic=Traffic(3.0), requests={}, lost=(), pins={}, now=now)
+    follower.follow(plan, {}, situation, orders, ())
+    found = []
+    for x in orders.actions:
+        assert isinstance(x, StartReplica | DrainReplica)
+        known = fleet.replicas[x.replica]
+        found.append((type(x).__name__, known.variant, known.worker))
+        if isinstance(x, StartReplica):
             fleet.apply(ready(x.replica, x.worker), now)
-    assert placed == [(quick.name, "w2")]
+    return found
+
+
+def test_a_spare_replica_goes_to_a_gpu_without_one_of_its_own() -> None:
+    quick, large = on_gpu("quick", 2), on_gpu("large", 2)
+    fleet, follower = gpus_with_one_of_each(quick, large), PlanFollower(settings())
+    once = {x.name: {"gpu": 1} for x in (quick, large)}
+    plan = Plan(workers={"gpu": 2}, replicas=once, spare={quick.name: {"gpu": 2}})
+    assert followed(follower, plan, fleet, 10.0) == [("StartReplica", quick.name, "w2")]
+    assert followed(follower, plan, fleet, 11.0) == []
+
+
+def test_spare_replicas_on_gpus_that_have_room_stay_when_more_is_planned() -> None:
+    quick, large, new = on_gpu("quick", 2), on_gpu("large", 2), on_gpu("new", 2)
+    fleet, follower = gpus_with_one_of_each(quick, large, new), PlanFollower(settings())
+    once = {x.name: {"gpu": 1} for x in (quick, large)}
+    spare = {quick.name: {"gpu": 1}, large.name: {"gpu": 1}}
+    for now in (10.0, 11.0):
+        followed(follower, Plan(workers={"gpu": 2}, replicas=once, spare=spare), fleet, now)
+    more = Plan(workers={"gpu": 2}, replicas=once | {new.name: {"gpu": 2}}, spare=spare)
+    assert sorted(followed(follower, more, fleet, 20.0)) == [("StartReplica", new.name, x) for x in ("w1", "w2")]
+
+
+def test_what_a_cold_query_needs_takes_the_room_of_a_spare_replica() -> None:
+    quick, large, cold = on_gpu("quick", 5), on_gpu("large", 5), on_gpu("cold", 7)
+    world = World(quick, large, cold, types=(GPUS,), settings=settings())
+    usual = [Asked(rows=500, latency_s=0.05, target=x) for x in ("quick", "large")]
+    world.ask(*usual, seconds=60)
+    assert world.counts() == {quick.name: 2, large.name: 2}
+    world.step(LoadRequested(variant=cold.name))
+    world.ask(*usual, seconds=5)
+    assert world.counts()[cold.name] == 1
+    assert sum(world.counts().values()) == 4
+    assert world.missed == 0.0
 
 
 @pytest.mark.parametrize("stuck", ["aaa", "zzz"])

@@ -2,9 +2,9 @@
 
 Rule: one more at a time of the variant whose replicas are used most (rows over what they carry within their SLOs), as
 long as that is more than `_ENOUGH` of it (`_KEPT` for one that is there), on workers of the plan where memory is free
-and cores or a device are, so that no replica shares them for it. Where GPUs are shared anyway, on a GPU without one of
-its own: a plan counts the work of all GPUs of a type together, and which of them is busy the router sees. Nothing
-depends on spare replicas: they come last and go first.
+and cores or a device are, so that no replica shares them for it. GPUs are shared anyway: there, one more on a worker
+without one of its own (and with one GPU: of several, Ray chooses which). A plan counts the work of all GPUs of a type
+together, and which of them is busy the router sees. Nothing depends on spare replicas: they come last and go first.
 """
 
 from collections import Counter
@@ -68,13 +68,14 @@ class _Room:
         ]
         self._unheld = [dict(x) for x in self._free]
         self._counts: Counter[tuple[str, int]] = Counter()  # by variant and worker type
+        self._totals: Counter[str] = Counter()
         for name, variant in variants.items():
             for place in variant.places:
                 self._take(variant, place, replicas[name].get(self._types[place.worker_type].name, 0))
 
     def count(self, variant: str) -> int:
         """The replicas of a variant."""
-        return sum(count for (name, _), count in self._counts.items() if name == variant)
+        return self._totals[variant]
 
     def take_one(self, variant: PlanVariant) -> str | None:
         """Make room for one more replica where the most is free; the worker type, None where it has no room."""
@@ -89,12 +90,11 @@ class _Room:
         return self._types[place.worker_type].name
 
     def _has_gpu_for(self, variant: PlanVariant, place: PlanPlace) -> bool:
-        """Whether there is a GPU without a replica of this variant, with room for one beside others."""
+        """Whether there is a worker with one GPU and without a replica of this variant, with room for one."""
         kind = self._types[place.worker_type]
-        gpus = self._workers.get(kind.name, 0) * kind.resources.get(_GPU, 0.0)
-        shared = 0 < place.holds.get(_GPU, 0.0) < place.works.get(_GPU, 0.0)
-        alone = self._counts[variant.name, place.worker_type] < gpus
-        return shared and alone and _fits(place.holds, self._unheld[place.worker_type])
+        shared = kind.resources.get(_GPU) == 1.0 and place.holds.get(_GPU, 0.0) > 0.0
+        without = self._counts[variant.name, place.worker_type] < self._workers.get(kind.name, 0)
+        return shared and without and _fits(place.holds, self._unheld[place.worker_type])
 
     def _left(self, place: PlanPlace) -> float:
         """For how many replicas there is room at most."""
@@ -103,6 +103,7 @@ class _Room:
 
     def _take(self, variant: PlanVariant, place: PlanPlace, count: int) -> None:
         self._counts[variant.name, place.worker_type] += count
+        self._totals[variant.name] += count
         for free, needs in ((self._free, _alone(place)), (self._unheld, place.holds)):
             for name, amount in needs.items():
                 free[place.worker_type][name] -= amount * count

@@ -15,7 +15,7 @@ Rules:
 """
 
 from collections import Counter
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 
 from infaas_ray.domain import HardwareKind
 from infaas_ray.policy.fleet import Fleet
@@ -45,10 +45,10 @@ class PlanFollower:
         self._surplus_since: dict[Spot, float] = {}
         self._plan = Plan()
         self._able: Able = {}
-        self._asked_for: Container[str] = ()
+        self._asked_for: Collection[str] = ()
         self._moves = Moves()
 
-    def follow(self, plan: Plan, able: Able, situation: Situation, orders: Orders, asked_for: Container[str]) -> None:
+    def follow(self, plan: Plan, able: Able, situation: Situation, orders: Orders, asked_for: Collection[str]) -> None:
         """Give the orders of this turn. `asked_for`: variants of which a query needs one, planned or not."""
         self._plan, self._able, self._asked_for = plan, able, asked_for
         fleet, targets, spare = situation.fleet, counts_of(plan.replicas), counts_of(plan.spare)
@@ -60,7 +60,8 @@ class PlanFollower:
         twice = self._moves.under_way(fleet)
         counts = {spot: len(have) - twice[spot] for spot, have in by_spot.items()}
         beyond = [spot for spot, have in counts.items() if have > self._needed(spot, targets, situation)]
-        short = self._start_missing(targets, by_spot, coming, {x[1] for x in beyond if x in spare}, situation, orders)
+        roomy = {x[1] for x in beyond if x in spare and not _on_gpu(x[0], fleet)}
+        short = self._start_missing(targets, by_spot, coming, roomy, situation, orders)
         awaited = unready(plan, fleet)
         for spot, have in counts.items():
             count = self._surplus(spot, have, all_of_it, situation)
@@ -87,7 +88,7 @@ class PlanFollower:
     ) -> dict[str, Counter[str]]:
         """Start what is planned and not there; what has no room: by worker type, how many of which variants.
 
-        On the worker types that are `roomy` others can go, so what would share cores or a device has no room there.
+        On the worker types that are `roomy` others can go, so what would share cores has no room there.
         """
         fleet = situation.fleet
         short: dict[str, Counter[str]] = {}
@@ -114,9 +115,13 @@ class PlanFollower:
         situation: Situation,
         orders: Orders,
     ) -> None:
-        """Start one spare replica, while nothing else starts; it may share a GPU with others, and cores with nobody."""
+        """Start one spare replica, while nothing else starts or waits for room.
+
+        It may share a GPU with others, and cores with nobody.
+        """
         fleet = situation.fleet
-        if any(x.state is State.STARTING for x in fleet.replicas.values()):
+        waiting = any(not fleet.staying(x, State.STARTING, State.READY) for x in self._asked_for)
+        if waiting or any(x.state is State.STARTING for x in fleet.replicas.values()):
             return
         for (variant, kind), count in spare.items():
             missing = counts.get((variant, kind), 0) < wanted[variant, kind]
@@ -124,8 +129,7 @@ class PlanFollower:
                 continue
             placement = fleet.place(variant, kind, evenly=True)
             because = f"{kind} has room for {count} more"
-            on_gpu = fleet.catalog.offers[variant].variant.hardware is HardwareKind.GPU
-            in_the_way = placement.with_own if on_gpu else placement.shares
+            in_the_way = placement.with_own if _on_gpu(variant, fleet) else placement.shares
             if not in_the_way and orders.start_placed(placement, variant, because) is None:
                 return
 
@@ -198,6 +202,22 @@ class PlanFollower:
             for x in self._plan.flows
             if variant in (able := self._able.get(x.query_class, frozenset())) and not able & others
         )
+
+
+def spare_there(plan: Plan, fleet: Fleet) -> dict[Spot, int]:
+    """How many replicas are there that a plan has as spare ones."""
+    planned, spare = counts_of(plan.replicas), counts_of(plan.spare)
+    return {
+        spot: min(spare[spot], len(have) - planned.get(spot, 0))
+        for spot, have in _spots(fleet)[0].items()
+        if spot in spare and len(have) > planned.get(spot, 0)
+    }
+
+
+def _on_gpu(variant: str, fleet: Fleet) -> bool:
+    """Whether a variant computes on GPUs, which are shared anyway."""
+    offer = fleet.catalog.offers.get(variant)
+    return offer is not None and offer.variant.hardware is HardwareKind.GPU
 
 
 def _spots(fleet: Fleet) -> tuple[dict[Spot, list[Replica]], Counter[str]]:

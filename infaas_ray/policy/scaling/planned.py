@@ -6,8 +6,8 @@ Rules:
   catalogue changed. It is made beside the control loop; until it comes, the last one is followed.
 - It is followed as `plan_follower` says.
 - A load that a query asks for is started at once where nothing of its architecture is there, coming or planned, and no
-  class of queries that it could answer is; else the plan decides, which knows what all queries ask for. What was
-  asked for before there was a plan stays until there is one.
+  class of queries that it could answer is; else the plan decides, which knows what all queries ask for, and by what
+  they are answered or that they are refused.
 - Machines that would only save money are waited for as `patience` says; those that are too many are kept for what had
   to be missed while they came (`regret`).
 - A plan that is far from proven the best (the solver had no time) is not followed if there is another that is not old.
@@ -29,7 +29,7 @@ from infaas_ray.policy.planner.build import Builder, Known, Wanted
 from infaas_ray.policy.planner.problem import Plan
 from infaas_ray.policy.routing import Catalog
 from infaas_ray.policy.scaling.patience import Patience
-from infaas_ray.policy.scaling.plan_follower import PlanFollower
+from infaas_ray.policy.scaling.plan_follower import PlanFollower, spare_there
 from infaas_ray.policy.scaling.planned_machines import Able, missing_workers, unready
 from infaas_ray.policy.scaling.regret import Regret
 from infaas_ray.policy.scaling.room import make_room
@@ -229,7 +229,7 @@ class Planned:
             if self._plan is None or not self._served(variant, fleet):
                 self._pending.setdefault(variant, (because, now + self._settings.request_ttl_s))
         for variant, (because, until) in list(self._pending.items()):
-            if now >= until or variant not in fleet.catalog.offers or self._answers(variant):
+            if now >= until or variant not in fleet.catalog.offers or self._decides(variant):
                 del self._pending[variant]
             elif not fleet.staying(variant, State.STARTING, State.READY):
                 self._start(variant, because, situation, orders)
@@ -237,7 +237,7 @@ class Planned:
     def _served(self, variant: str, fleet: Fleet) -> bool:
         """Whether the plan answers queries that the variant could, or its architecture is there, coming or planned."""
         plan = self._plan
-        if self._answers(variant):
+        if self._decides(variant):
             return True
         offers = fleet.catalog.offers
         architecture = offers[variant].variant.architecture
@@ -249,9 +249,9 @@ class Planned:
             for x in {*planned, *fleet.variants()}
         )
 
-    def _answers(self, variant: str) -> bool:
-        """Whether the plan answers queries that the variant could: then it decides by what."""
-        return self._plan is not None and any(variant in self._able.get(x.query_class, ()) for x in self._plan.flows)
+    def _decides(self, variant: str) -> bool:
+        """Whether the plan knows of queries that the variant could answer."""
+        return self._plan is not None and any(variant in x for x in self._able.values())
 
     def _start(self, variant: str, because: str, situation: Situation, orders: Orders) -> None:
         """Start one replica, or make room for it."""
@@ -259,7 +259,8 @@ class Planned:
         if fleet.blocks.failing(variant, now):
             return
         reason = orders.start_placed(fleet.place(variant, evenly=True), variant, because)
-        if reason is not None and not make_room(variant, situation, orders, self._settings.preempt_idle_s):
+        spare = spare_there(self._plan, fleet) if self._plan is not None else {}
+        if reason is not None and not make_room(variant, situation, orders, self._settings.preempt_idle_s, spare):
             fleet.blocks.add(variant, reason, now + self._settings.block_s)
 
 

@@ -1,8 +1,8 @@
-"""Makes room for a variant by draining replicas that nobody uses.
+"""Makes room for a variant by draining replicas that nobody uses, or that are more than there need be.
 
 Rule: where replicas that leave already will free enough, wait for them. Else drain idle replicas, longest idle first,
-on the one worker where the fewest make the new replica fit; pinned replicas and those in use stay. Else there is no
-room.
+then those that are too many, on the one worker where the fewest make the new replica fit; pinned replicas and others in
+use stay. Else there is no room.
 """
 
 from collections import Counter
@@ -14,20 +14,31 @@ from infaas_ray.policy.placement import Needs, fits
 from infaas_ray.policy.scaling.strategy import Orders, Situation
 
 
-def make_room(variant: str, situation: Situation, orders: Orders, idle_least_s: float) -> bool:
-    """Whether room for a replica of `variant` is coming; drains what is needed for it."""
+def make_room(
+    variant: str,
+    situation: Situation,
+    orders: Orders,
+    idle_least_s: float,
+    too_many: Mapping[tuple[str, str], int] | None = None,
+) -> bool:
+    """Whether room for a replica of `variant` is coming; drains what is needed for it.
+
+    `too_many`: by variant and worker type, how many replicas may go though they are used.
+    """
     fleet = situation.fleet
     rooms = [(x, x.room_soon()) for x in fleet.workers.values() if not x.leaving]
     workers = [(x, needs) for x, room in rooms if (needs := fleet.needs_in(variant, room)) is not None]
     if any(fits(needs, x.room_soon()) for x, needs in workers):
         return True
     idle_s = {x: idle for x in fleet.variants() if x != variant and (idle := situation.idle_s(x)) >= idle_least_s}
-    plans = [plan for x, needs in workers if (plan := _victims(x, needs, idle_s, _spare(situation)))]
+    plans = [plan for x, needs in workers if (plan := _victims(x, needs, idle_s, _spare(situation), too_many or {}))]
     if not plans:
         return False
-    plan = min(plans, key=lambda found: (len(found), -min(idle_s[x.variant] for x in found)))
+    plan = min(plans, key=lambda found: (len(found), -min(idle_s.get(x.variant, 0.0) for x in found)))
     for replica in plan:
-        orders.drain(replica.id, f"unused for {idle_s[replica.variant]:.0f} s, and {variant} needs its room")
+        unused = replica.variant in idle_s
+        because = f"unused for {idle_s[replica.variant]:.0f} s" if unused else "one more than needed"
+        orders.drain(replica.id, f"{because}, and {variant} needs its room")
     return True
 
 
@@ -41,12 +52,20 @@ def _spare(situation: Situation) -> Counter[str]:
     return Counter({x: len(fleet.of(x, State.READY)) - situation.pins.get(x, 0) for x in fleet.variants()})
 
 
-def _victims(worker: Worker, needs: Needs, idle_s: Mapping[str, float], spare: Counter[str]) -> list[Replica]:
-    """The idle replicas to drain on this worker so that the needs fit, longest idle first; none if they never do."""
-    ready = [x for x in worker.replicas.values() if x.state is State.READY and x.variant in idle_s]
+def _victims(
+    worker: Worker,
+    needs: Needs,
+    idle_s: Mapping[str, float],
+    spare: Counter[str],
+    too_many: Mapping[tuple[str, str], int],
+) -> list[Replica]:
+    """The replicas to drain on this worker so that the needs fit, longest idle first; none if they never do."""
+    ready = [x for x in worker.replicas.values() if x.state is State.READY]
+    for name in {x.variant for x in ready} - idle_s.keys():
+        spare[name] = min(spare[name], too_many.get((name, worker.worker_type), 0))
     chosen: list[Replica] = []
     gone: set[str] = set()
-    for replica in sorted(ready, key=lambda x: (-idle_s[x.variant], x.id)):
+    for replica in sorted(ready, key=lambda x: (-idle_s.get(x.variant, 0.0), x.id)):
         if spare[replica.variant] <= 0:
             continue
         spare[replica.variant] -= 1
