@@ -25,6 +25,18 @@ boundary is rebuilt as `type(e)(*e.args)`; keyword-only data would be lost, or f
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+_MOST_CHARACTERS = 1000
+
+
+def told(error: BaseException) -> str:
+    """Kind and text of somebody else's error, as it can travel: cut, in valid characters, whatever the error does."""
+    kind = type(error).__name__
+    try:
+        text = f"{kind}: {error}"
+    except Exception:
+        return kind
+    return text[:_MOST_CHARACTERS].encode(errors="replace").decode()
+
 
 class InfaasError(Exception):
     """Base of all errors raised on purpose.

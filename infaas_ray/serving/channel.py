@@ -23,13 +23,14 @@ import psutil
 
 from infaas_ray import errors
 from infaas_ray.domain import Array
-from infaas_ray.errors import ConfigError, InfaasError, ReplicaLost
+from infaas_ray.errors import ConfigError, InfaasError, ReplicaLost, Unavailable, told
 from infaas_ray.serving.frames import Frame
 from infaas_ray.serving.link import Link
 from infaas_ray.serving.shared import LEAST_BYTES, Arena, Lease, SharedArray
 
 ACTOR = "actor:"  # before the name of a Ray actor among addresses: another way to the same replica
 _HANDSHAKE_S = 5.0
+_SILENCE_S = 5.0  # of a peer that owes an answer
 _arena = Arena()
 _ERROR_TYPES = {
     name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, InfaasError)
@@ -68,7 +69,7 @@ class Incoming:
         """Answer the call; with an error, where the arrays cannot be sent."""
         try:
             self._link.send(self.id, "reply", fields, arrays)
-        except InfaasError as error:
+        except Exception as error:  # of outputs that are no arrays, too: whoever waits must hear of it
             self.fail(error)
 
     def fail(self, error: Exception) -> None:
@@ -80,7 +81,7 @@ def _describe(error: Exception) -> dict[str, Any]:
     known = isinstance(error, InfaasError)
     return {
         "type": type(error).__name__ if known else "VariantFailed",
-        "args": list(error.args) if known else [f"{type(error).__name__}: {error}"],
+        "args": list(error.args) if known else [told(error)],
     }
 
 
@@ -180,6 +181,7 @@ class Connection:
         self._nonce = secrets.token_bytes(16)
         self._ended = asyncio.Event()
         self._loop = asyncio.get_running_loop()
+        self._heard_at = self._loop.time()
         self._welcome: asyncio.Future[None] = self._loop.create_future()
 
     @property
@@ -221,7 +223,8 @@ class Connection:
     ) -> int:
         """Send a call and return its number; `done` is called once, later: with the reply, an error, or the loss.
 
-        A peer that says nothing about a call for `patience_s` seconds is taken for gone (`drop_silent` looks). Raises
+        A call that is not answered within `patience_s` seconds ends by Unavailable, or by ReplicaLost where the peer
+        has said nothing at all lately, and is taken for gone (`drop_silent` looks). Raises
         ReplicaLost where it is gone already, and PayloadTooLarge or InvalidInput where the arrays cannot be sent.
         """
         link = self._link
@@ -284,9 +287,16 @@ class Connection:
         return segments, leases
 
     def drop_silent(self) -> None:
-        """Drop the connection if the peer owes an answer beyond patience; its calls fail with ReplicaLost."""
-        if self._pending and min(x[2] for x in self._pending.values()) < self._loop.time():
+        """End the calls that were not answered within their patience; with a peer that is silent, all of them."""
+        now = self._loop.time()
+        overdue = [number for number, x in self._pending.items() if x[2] < now]
+        if overdue and now - self._heard_at > _SILENCE_S:
             self.drop()
+            return
+        for number in overdue:
+            done, leases, _ = self._pending[number]
+            self._pending[number] = (_ignore, leases, inf)
+            done(Unavailable("no answer came in time, as others go before; try again when there is less to do", 1.0))
 
     def drop(self) -> None:
         """Begin to close the connection; calls that wait fail with ReplicaLost."""
@@ -299,6 +309,7 @@ class Connection:
             await self._ended.wait()
 
     def _on_frame(self, link: Link, frame: Frame) -> None:
+        self._heard_at = self._loop.time()
         verb, fields = frame.head.verb, frame.head.fields
         if verb in ("reply", "error"):
             pending = self._pending.get(frame.head.call)

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, Self, TypeVar
 
+import numpy as np
 import uvloop
 
 from infaas_ray.domain import SLO, Answer, Array, OnMiss, application_name
@@ -153,6 +154,8 @@ class System:
         application: str | None,
     ) -> Iterator[tuple[int, list[Outcome]]]:
         """Ask messages and yield the outcomes of each as they come, with the number of its first query."""
+        if not isinstance(window, int):
+            raise InvalidInput(f"window must be a number of messages, not {window!r}")
         fields, collector, whose = slo_fields(slo), Collector(self._loop), self._whose(application)
         under_way = first = 0
         for part, count in parts:
@@ -229,7 +232,8 @@ def make_slo(
     """An SLO from the units that people use. Raises InvalidInput."""
     if on_miss not in list(OnMiss):
         raise InvalidInput(f"on_miss must be one of {', '.join(OnMiss)}, not {on_miss!r}")
-    latency_s = latency_ms / 1e3 if isinstance(latency_ms, int | float) else latency_ms
+    number = isinstance(latency_ms, int | float) and not isinstance(latency_ms, bool)
+    latency_s = latency_ms / 1e3 if number and latency_ms is not None else latency_ms
     return SLO(
         latency_s=latency_s,
         min_accuracy=min_accuracy,
@@ -256,6 +260,11 @@ def _parts(
     """Messages as (inputs, number of queries), and how many queries there are where that is known."""
     if not isinstance(inputs, Mapping):
         return ((x, 1) for x in inputs), None
+    for name, x in inputs.items():
+        if not isinstance(x, np.ndarray) or x.ndim == 0:
+            raise InvalidInput(
+                f"input {name!r} must be a NumPy array with a row for each query, not {type(x).__name__}"
+            )
     lengths = {len(x) for x in inputs.values()}
     if len(lengths) != 1 or rows_per_query < 1:
         raise InvalidInput("all inputs need the same number of rows, and rows_per_query must be at least 1")

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from infaas_ray.domain import Architecture, Array, Profile, Variant
-from infaas_ray.errors import DeadlineExceeded, InfaasError, ReplicaLost, VariantFailed
+from infaas_ray.errors import DeadlineExceeded, InfaasError, ReplicaLost, VariantFailed, told
 from infaas_ray.policy.batching import Batcher, Turn, Waiting
 from infaas_ray.variants.runtime import LoadedModel
 
@@ -193,8 +193,7 @@ class Replica:
         self._follow(turn, now)
         self.counts["batches"] += 1
         if isinstance(batch.outputs, BaseException):
-            error = batch.outputs
-            failure = VariantFailed(f"{self._variant.name} failed: {type(error).__name__}: {error}")
+            failure = VariantFailed(f"{self._variant.name} failed: {told(batch.outputs)}")
             for number in batch.numbers:
                 self._leave(number, "failed", failure)
         else:
@@ -213,7 +212,10 @@ class Replica:
         pending = self._pending.pop(number)
         if not self._pending:
             self._empty.set()
-        pending.done(result)
+        try:
+            pending.done(result)
+        except Exception as error:  # it must not take the others of its batch with it
+            self._loop.call_exception_handler({"message": "a result could not be told", "exception": error})
 
     def _compute(self, batch: Sequence[_Pending]) -> dict[str, Array]:
         """Join the inputs, run the model within its batch limit, join the outputs (on the model's own thread)."""
@@ -234,9 +236,12 @@ class Replica:
         return {name: np.concatenate([x[name] for x in pieces]) for name in self._outputs}
 
     def _checked(self, outputs: Mapping[str, Array], rows: int) -> dict[str, Array]:
-        """The named outputs; raises VariantFailed where one is missing or has another number of rows."""
+        """The named outputs; raises VariantFailed where one is no array, or has another number of rows."""
+        found: dict[str, Array] = {}
         for name in self._outputs:
-            if name not in outputs or len(outputs[name]) != rows:
-                shape: Any = outputs[name].shape if name in outputs else "nothing"
-                raise VariantFailed(f"output {name!r} should have {rows} rows, got {shape}")
-        return {name: outputs[name] for name in self._outputs}
+            output = outputs.get(name) if isinstance(outputs, Mapping) else None
+            if not isinstance(output, np.ndarray) or output.ndim == 0 or len(output) != rows:
+                got: Any = output.shape if isinstance(output, np.ndarray) else type(output).__name__
+                raise VariantFailed(f"output {name!r} should be an array of {rows} rows, got {got}")
+            found[name] = output
+        return found

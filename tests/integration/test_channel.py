@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from infaas_ray.errors import InvalidInput, ReplicaLost, Unavailable, Unsatisfiable
+from infaas_ray.errors import InvalidInput, ReplicaLost, Unavailable, Unsatisfiable, VariantFailed
+from infaas_ray.serving import channel
 from infaas_ray.serving.channel import Incoming, Server, connect
 
 SECRET = b"s" * 32
@@ -26,6 +27,8 @@ def handle(call: Incoming) -> None:
             call.fail(ValueError("bug"))
         case "unsendable":
             call.reply({}, {"x": np.zeros(2, np.complex64)})
+        case "strange":
+            call.reply({}, {"x": [1.0]})  # type: ignore[dict-item]
         case "hold":
             held.append(call)
 
@@ -97,6 +100,40 @@ async def test_calls_on_a_connection_that_ends_fail_at_once(server: tuple[Server
     assert lost == [connection]
     with pytest.raises(ReplicaLost):
         await connection.call("echo", {}, {})
+
+
+async def test_who_answers_others_is_not_gone(server: tuple[Server, str]) -> None:
+    connection = await connect(server[1], SECRET)
+    waiting = asyncio.create_task(connection.call("hold", {}, {}, patience_s=0.0))
+    await connection.call("echo", {}, {})
+    connection.drop_silent()
+    with pytest.raises(Unavailable, match="others go before"):
+        await waiting
+    held.pop().reply({}, {})  # too late, and heard by nobody
+    assert (await connection.call("echo", {"n": 1}, {})).fields == {"n": 1}
+    connection.drop_silent()
+    assert not connection.closed
+    await connection.close()
+
+
+async def test_who_owes_an_answer_and_says_nothing_is_gone(
+    server: tuple[Server, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(channel, "_SILENCE_S", 0.0)
+    connection = await connect(server[1], SECRET)
+    patient, impatient = (asyncio.create_task(connection.call("hold", {}, {}, patience_s=x)) for x in (60.0, 0.0))
+    await asyncio.sleep(0.01)
+    connection.drop_silent()
+    for call in (patient, impatient):
+        with pytest.raises(ReplicaLost):
+            await call
+
+
+async def test_outputs_that_are_no_arrays_are_told(server: tuple[Server, str]) -> None:
+    connection = await connect(server[1], SECRET)
+    with pytest.raises(VariantFailed, match="AttributeError"):
+        await connection.call("strange", {}, {})
+    await connection.close()
 
 
 async def test_nobody_there_is_told(tmp_path: Path) -> None:

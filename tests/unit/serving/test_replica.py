@@ -34,6 +34,13 @@ PROFILE = Profile(
 )
 
 
+class UntoldError(Exception):
+    """One that cannot be put into words."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
 class Model:
     """Doubles its input; fails on rows that start with a negative number; remembers the batches it saw.
 
@@ -54,6 +61,10 @@ class Model:
         self.computing()
         if x[0, 0] < 0:
             raise RuntimeError("negative")
+        if x[0, 0] == 14:
+            raise UntoldError
+        if x[0, 0] == 15:
+            return {"x": [1.0] * len(x)}  # type: ignore[dict-item]
         return {"x": x[:-1] * 2} if x[0, 0] == 13 else {"x": x * 2}
 
     def close(self) -> None:
@@ -121,7 +132,15 @@ async def test_what_cannot_be_in_time_expires_and_costs_no_compute(bench: Bench)
     assert bench.replica.counts == {"answered": 1, "expired": 1, "failed": 0, "batches": 1}
 
 
-@pytest.mark.parametrize(("number", "says"), [(-1, "negative"), (13, "should have 2 rows")])
+@pytest.mark.parametrize(
+    ("number", "says"),
+    [
+        (-1, "failed: RuntimeError: negative"),
+        (13, "should be an array of 2 rows, got (1, 2)"),
+        (14, "failed: UntoldError"),
+        (15, "should be an array of 2 rows, got list"),
+    ],
+)
 async def test_a_failing_model_fails_its_batch_and_the_next_is_answered(bench: Bench, number: int, says: str) -> None:
     bench.submit(number, rows=2)
     await asyncio.sleep(0)
@@ -166,6 +185,23 @@ async def test_what_expires_while_a_batch_computes_leaves_after_it(bench: Bench)
     assert (answered.queue_s, answered.compute_s) == (1.0, 1.0)
     assert isinstance(bench.fate(3), DeadlineExceeded)
     assert bench.replica.counts == {"answered": 2, "expired": 1, "failed": 0, "batches": 2}
+
+
+async def test_a_result_that_cannot_be_told_takes_no_other_with_it(bench: Bench) -> None:
+    reported: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: reported.append(context["exception"]))
+    error = AttributeError("nobody listens")
+
+    def fails(result: Result | InfaasError) -> None:
+        raise error
+
+    bench.submit(1)
+    bench.replica.submit({"x": np.zeros((1, 2), np.float32)}, 1, None, fails)
+    bench.submit(2)
+    await bench.replica.drain()
+    assert isinstance(bench.fate(1), Result)
+    assert isinstance(bench.fate(2), Result)
+    assert reported == [error]
 
 
 async def test_every_query_leaves_once(bench: Bench) -> None:
