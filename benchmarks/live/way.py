@@ -24,7 +24,7 @@ from infaas_ray.serving.driver import System
 from infaas_ray.simulator.workload import Poisson, QueryKind
 
 _LOW_SHARE, _MIDDLE_SHARE = 0.15, 0.5  # of the greatest rate: few ways at once; processors awake
-_PARTS, _PART_S, _IDLE_S = 3, 3.0, 5.0
+_SECONDS, _IDLE_S = 8.0, 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,26 +70,23 @@ def measure_way(
     time.sleep(_IDLE_S)
     idle = used_s(before, _cpu(pid)) / _IDLE_S  # processors in use when nobody asks
 
-    def ask_once(rate_qps: float, seed: int) -> tuple[LiveRun, float]:
+    def ask(rate_qps: float) -> tuple[LiveRun, float]:
         """The run, and the processor seconds of a query beyond the profile's."""
         before, began = _cpu(pid), time.monotonic()
-        workload = Poisson(kinds=kinds, rate_qps=rate_qps, duration_s=_PART_S)
-        run = run_live(system, workload, lambda _: inputs, seed=seed, duration_s=_PART_S)
+        workload = Poisson(kinds=kinds, rate_qps=rate_qps, duration_s=_SECONDS)
+        run = run_live(system, workload, lambda _: inputs, seed=1, duration_s=_SECONDS)
         used = used_s(before, _cpu(pid)) - idle * (time.monotonic() - began)
         computed_s = sum(profiles[variant].median_s(rows) / rows for _, variant, rows in run.ways_s)
         return run, max(0.0, used - computed_s) / max(1, run.arrived)
 
-    def ask(rate_qps: float) -> tuple[list[tuple[float, str, int]], float]:
-        """The ways, and the price of a query: the median of parts, as a process may just be starting in one."""
-        parts = [ask_once(rate_qps, seed) for seed in range(1, _PARTS + 1)]
-        return [x for run, _ in parts for x in run.ways_s], median(price for _, price in parts)
-
     low_qps = _LOW_SHARE * most_qps
     middle_qps = _MIDDLE_SHARE * most_qps
-    (_, low_s), (found, middle_s), (_, high_s) = ask(low_qps), ask(middle_qps), ask(most_qps)
+    (_, low_s), (run, middle_s), (_, high_s) = ask(low_qps), ask(middle_qps), ask(most_qps)
     alone_s, more_s = two_prices((low_qps, low_s), (most_qps, high_s))
     waits_s = loop_wait_s(middle_qps, middle_s, alone_s, more_s)
-    ways = sorted(max(1e-6, took_s - profiles[variant].median_s(rows) - waits_s) for took_s, variant, rows in found)
+    ways = sorted(
+        max(1e-6, took_s - profiles[variant].median_s(rows) - waits_s) for took_s, variant, rows in run.ways_s
+    )
     p50_s, p95_s, p99_s = (percentile(ways, x) for x in (0.5, 0.95, 0.99))
     cpu_s = min(p50_s, alone_s)
     return WayCost(p50_s=p50_s, p95_s=p95_s, p99_s=p99_s, cpu_s=cpu_s, cpu_more_s=min(cpu_s, more_s))
