@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import exp, inf, log
+from math import exp, log
 from statistics import fmean
 
 from msgspec.structs import replace
@@ -13,6 +13,7 @@ from benchmarks.headline.ratios import (
     Pair,
     attainment,
     better,
+    cost_ratios,
     geometric,
     geometric_cost,
     mean_cost,
@@ -93,9 +94,8 @@ def bound_ratio(found: Found, *, tight: bool) -> Figure | None:
 
 def _of_bound(found: Found, pairs: Sequence[Pair]) -> list[Pair]:
     """The pairs with the fluid bound's dollars instead of ours: what nobody's cost ratio gets beyond."""
-    bounds = {seed: x.usd_tight for seed, x in found.bounds.items()}
-    more = [x.usd / bounds[x.seed] if bounds[x.seed] else inf for x in found.results(OURS) if x.usd]
-    return [replace(x, costs=[a * b for a, b in zip(x.costs, more, strict=True)]) for x in pairs]
+    bounds = [Outcome(seed=seed, arrived=0, met=0, usd=x.usd_tight) for seed, x in found.bounds.items()]
+    return [replace(x, costs=cost_ratios([outcome(y) for y in found.results(x.baseline)], bounds)) for x in pairs]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -223,9 +223,9 @@ class Connection:
     ) -> int:
         """Send a call and return its number; `done` is called once, later: with the reply, an error, or the loss.
 
-        A call that is not answered within `patience_s` seconds ends by Unavailable, or by ReplicaLost where the peer
-        has said nothing at all lately, and is taken for gone (`drop_silent` looks). Raises
-        ReplicaLost where it is gone already, and PayloadTooLarge or InvalidInput where the arrays cannot be sent.
+        A call that is not answered within `patience_s` seconds ends by Unavailable; by ReplicaLost where the peer has
+        said nothing at all lately, which is then taken for gone (`drop_silent` looks). Raises ReplicaLost where it is
+        gone already, and PayloadTooLarge or InvalidInput where the arrays cannot be sent.
         """
         link = self._link
         if link.closed:

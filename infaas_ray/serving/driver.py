@@ -232,8 +232,8 @@ def make_slo(
     """An SLO from the units that people use. Raises InvalidInput."""
     if on_miss not in list(OnMiss):
         raise InvalidInput(f"on_miss must be one of {', '.join(OnMiss)}, not {on_miss!r}")
-    number = isinstance(latency_ms, int | float) and not isinstance(latency_ms, bool)
-    latency_s = latency_ms / 1e3 if number and latency_ms is not None else latency_ms
+    wrong_type = isinstance(latency_ms, bool) or not isinstance(latency_ms, int | float)  # which SLO tells
+    latency_s = latency_ms if latency_ms is None or wrong_type else latency_ms / 1e3
     return SLO(
         latency_s=latency_s,
         min_accuracy=min_accuracy,

@@ -43,14 +43,11 @@ class _Batch(NamedTuple):
 
     numbers: Sequence[int]
     queries: Sequence[_Pending]
+    rows: int
     taken: float
     compute_s: float
     outputs: dict[str, Array] | BaseException
     queued_rows: int
-
-    @property
-    def rows(self) -> int:
-        return sum(x.rows for x in self.queries)
 
 
 class Replica:
@@ -174,14 +171,15 @@ class Replica:
             except BaseException as error:  # of whatever kind: nobody else would hear of it
                 outputs = error
             compute_s = self._clock() - started
+            rows = sum(x.rows for x in queries)
             with self._lock:
                 now = self._clock()  # here, where it is after the arrival of all that waits
                 if not isinstance(outputs, BaseException):
-                    self._batcher.done(sum(x.rows for x in queries), compute_s, now)
+                    self._batcher.done(rows, compute_s, now)
                 queued_rows = self._batcher.queued_rows
                 turn = self._batcher.step(now, busy=False)
                 self._running = bool(turn.run)
-            batch = _Batch(numbers, queries, taken, compute_s, outputs, queued_rows)
+            batch = _Batch(numbers, queries, rows, taken, compute_s, outputs, queued_rows)
             self._loop.call_soon_threadsafe(self._finished, batch, turn, now)
             del batch, outputs, queries  # the next batch needs the memory
             numbers, taken = turn.run, now
@@ -200,12 +198,12 @@ class Replica:
             self._answer(batch, batch.outputs)
 
     def _answer(self, batch: _Batch, outputs: Mapping[str, Array]) -> None:
-        rows, start = batch.rows, 0
+        start = 0
         for number, query in zip(batch.numbers, batch.queries, strict=True):
             part = {name: x[start : start + query.rows] for name, x in outputs.items()}
             start += query.rows
             queue_s = batch.taken - query.arrived
-            self._leave(number, "answered", Result(part, queue_s, batch.compute_s, rows, batch.queued_rows))
+            self._leave(number, "answered", Result(part, queue_s, batch.compute_s, batch.rows, batch.queued_rows))
 
     def _leave(self, number: int, outcome: str, result: Result | InfaasError) -> None:
         self.counts[outcome] += 1

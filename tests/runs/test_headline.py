@@ -53,6 +53,8 @@ def test_a_tiny_scenario_from_file_to_numbers(tmp_path: Path) -> None:
     told = bench(tmp_path, "--scenario", str(tmp_path / "paper-flat.yaml"))
     numbers = json.loads(told.splitlines()[-1])
     assert numbers["cost_ratio_max"] >= numbers["cost_ratio_mean"] > 0
+    for name in ("cost_ratio_mean", "cost_ratio_max"):
+        assert numbers[f"{name}_of_bound"] >= numbers[name]
     assert numbers["throughput_ratio"] is None
     text = (tmp_path / "out" / "summary.md").read_text()
     assert "| paper-flat | accurate | " in text

@@ -6,8 +6,8 @@ Rules:
   catalogue changed. It is made beside the control loop; until it comes, the last one is followed.
 - It is followed as `plan_follower` says.
 - A load that a query asks for is started at once where nothing of its architecture is there, coming or planned, and no
-  class of queries that it could answer is; else the plan decides, which knows what all queries ask for, and by what
-  they are answered or that they are refused.
+  class of queries that it could answer is; else the plan decides, which knows what all queries ask for, also of those
+  that it refuses.
 - Machines that would only save money are waited for as `patience` says; those that are too many are kept for what had
   to be missed while they came (`regret`).
 - A plan that is far from proven the best (the solver had no time) is not followed if there is another that is not old.
@@ -251,7 +251,7 @@ class Planned:
 
     def _decides(self, variant: str) -> bool:
         """Whether the plan knows of queries that the variant could answer."""
-        return self._plan is not None and any(variant in x for x in self._able.values())
+        return any(variant in x for x in self._able.values())
 
     def _start(self, variant: str, because: str, situation: Situation, orders: Orders) -> None:
         """Start one replica, or make room for it."""
@@ -259,8 +259,10 @@ class Planned:
         if fleet.blocks.failing(variant, now):
             return
         reason = orders.start_placed(fleet.place(variant, evenly=True), variant, because)
+        if reason is None:
+            return
         spare = spare_there(self._plan, fleet) if self._plan is not None else {}
-        if reason is not None and not make_room(variant, situation, orders, self._settings.preempt_idle_s, spare):
+        if not make_room(variant, situation, orders, self._settings.preempt_idle_s, spare):
             fleet.blocks.add(variant, reason, now + self._settings.block_s)
 
 
