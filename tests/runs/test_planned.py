@@ -17,6 +17,7 @@ from infaas_ray.policy.messages import (
     LoadRequested,
     PlanMade,
     ReplicaFailed,
+    ReplicaReady,
     SolvePlan,
     StartReplica,
 )
@@ -424,6 +425,21 @@ def test_what_was_asked_for_before_any_plan_makes_room_for_what_is_planned() -> 
     assert starts(world.step(LoadRequested(variant=cheap.name))) == [cheap.name]
     low, high = (Asked(rows=60, latency_s=0.5, min_accuracy=x) for x in (0.5, 0.8))
     world.ask(low, high, seconds=10)
+    assert world.counts() == {best.name: 1}
+
+
+def test_a_replica_answers_who_waited_for_it_before_it_makes_room() -> None:
+    """What is planned wants the room of one that a query asked for, in the very turn in which that is ready."""
+    cheap = offer("cheap", usd=0.001, accuracy=0.5, memory_bytes=6 * GIB)
+    best = offer("best", usd=0.003, accuracy=0.8, memory_bytes=7 * GIB)
+    world = World(cheap, best, workers=[worker()], settings=settings(), load_s=5.0)
+    assert starts(world.step(LoadRequested(variant=cheap.name))) == [cheap.name]
+    world.ask(*(Asked(rows=60, latency_s=0.5, min_accuracy=x) for x in (0.5, 0.8)), seconds=20)
+    ready_at, drained_at = (
+        next(now for now, events, actions in world.log for x in (*events, *actions) if type(x) is kind)
+        for kind in (ReplicaReady, DrainReplica)
+    )
+    assert drained_at >= ready_at + 1.0
     assert world.counts() == {best.name: 1}
 
 

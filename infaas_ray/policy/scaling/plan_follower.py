@@ -34,6 +34,7 @@ from infaas_ray.policy.scaling.settings import ScalingSettings
 from infaas_ray.policy.scaling.strategy import Orders, Situation
 
 _SURPLUS_SHARE = 0.2  # of the time for which a plan is expected to hold, that surplus replicas stay
+_ANSWERS_S = 1.0  # after which a replica that became ready has answered who waited for it
 
 
 class PlanFollower:
@@ -177,9 +178,10 @@ class PlanFollower:
         orders: Orders,
     ) -> None:
         """Drain one of the replicas that are too many on a worker type, as planned ones have no room there."""
-        fleet = situation.fleet
+        fleet, since = situation.fleet, situation.now - _ANSWERS_S
         ready = Counter(x.variant for x in fleet.replicas.values() if x.state is State.READY)
-        able = [x for have in surplus.values() for x in list(have)[-1:] if x.state is State.READY]
+        newest = (have[-1] for have in surplus.values())
+        able = [x for x in newest if x.state is State.READY and x.since <= since]
         if not able:
             return
         losses = {x.id: self._alone_qps(x.variant, ready) for x in able}
