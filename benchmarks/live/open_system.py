@@ -29,15 +29,12 @@ Inputs = Callable[[QueryKind], Mapping[str, Array]]
 class LiveRun:
     """What became of the queries that arrived within the time that counts; seconds.
 
-    Fates: met (the whole SLO), late, degraded, refused, expired, failed. `ways_s`: latency without queue, each with the
-    variant and the rows of its batch. `computed_s`: time that batches took, each once.
+    Fates: met (the whole SLO), late, degraded, refused, expired, failed.
     """
 
     arrived: int = 0
     fates: Counter[str] = field(default_factory=Counter)
     latencies_s: list[float] = field(default_factory=list)
-    ways_s: list[tuple[float, str, int]] = field(default_factory=list)
-    computed_s: float = 0.0
     lateness_s: list[float] = field(default_factory=list)
     by_variant: Counter[str] = field(default_factory=Counter)
 
@@ -106,8 +103,6 @@ def _note(run: LiveRun, kind: QueryKind, due: float, future: "Future[Outcome]") 
     run.fates[_fate(kind, outcome, latency_s)] += 1
     if isinstance(outcome, Answer):
         run.latencies_s.append(latency_s)
-        run.ways_s.append((latency_s - outcome.queue_s, outcome.variant, outcome.batch_rows))
-        run.computed_s += outcome.compute_s * kind.rows / outcome.batch_rows
         run.by_variant[outcome.variant] += 1
 
 

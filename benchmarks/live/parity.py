@@ -1,8 +1,9 @@
 """Do live and simulated runs agree? The same workload files, the same arrivals, measured profiles, the same policies.
 
 The catalogue is what is registered in the home folder of the live system. What the simulation cannot know of this
-machine, the way of a query, is measured before each repetition (`way`), as the speed of a shared machine changes. Live,
-the driver asks from a process of the same two cores.
+machine, the way of a query, is measured before each run (`way`), as the speed of a shared machine changes within
+minutes; for the same reason both sides are compared repetition by repetition. Live, the driver asks from a process of
+the same two cores.
 """
 
 import contextlib
@@ -15,11 +16,11 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks.live.models import USE_CASE, Measured, Say, live_settings, pictures
+from benchmarks.live.models import USE_CASE, Say, live_settings, pictures
 from benchmarks.live.open_system import LiveRun, run_live
 from benchmarks.live.traffic import QueryClass
-from benchmarks.live.way import WayCost, measure_way
-from benchmarks.measure import Spread, percentile, spread
+from benchmarks.live.way import SHARES, Quantiles, WayCost, measure_way, quantiles
+from benchmarks.measure import Spread, ratios, spread
 from benchmarks.serving import ours
 from infaas_ray.config import Settings
 from infaas_ray.domain import Array
@@ -27,105 +28,119 @@ from infaas_ray.policy.replay import replay
 from infaas_ray.serving import launch
 from infaas_ray.serving.driver import System
 from infaas_ray.simulator.report import RunResult, result_of
-from infaas_ray.simulator.scenario import Scenario, read_scenario
+from infaas_ray.simulator.scenario import read_scenario
 from infaas_ray.simulator.workload import QueryKind
 
 WARMUP_S, COUNTED_S = 10.0, 30.0
-_SEED = 1
+_MEASURED_SHARE = 0.65  # of the greatest rate, where the way is measured
+_MEASURED_S = (6.0, 10.0)  # until what is asked counts there, and how long it does
+_OTHER_SEEDS = 1000
 _ROWS = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Repetition:
+    """One workload, run live and, with the way measured just before, simulated."""
+
+    live: LiveRun
+    simulated: RunResult
+    simulated_s: Quantiles  # of latency
+    way: WayCost
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """One workload, run live several times and simulated; latencies of answers in seconds."""
+    """The repetitions of one workload. What differs is taken repetition by repetition."""
 
     name: str
-    live: Sequence[LiveRun]
-    simulated: RunResult
-    simulated_s: tuple[float, float]  # p50, p95
+    repetitions: Sequence[Repetition]
 
     @property
-    def attainment(self) -> Spread:
-        """Of the live runs."""
-        return spread([x.attainment for x in self.live])
+    def points(self) -> Spread:
+        """Percentage points of SLO attainment, simulated less live."""
+        return spread([100 * (x.simulated.slo_attainment - x.live.attainment) for x in self.repetitions])
 
     @property
-    def live_s(self) -> tuple[Spread, Spread]:
-        """The p50 and the p95 of the live runs."""
-        ordered = [sorted(x.latencies_s) for x in self.live]
-        p50, p95 = (spread([percentile(x, share) for x in ordered]) for share in (0.5, 0.95))
+    def ratios(self) -> tuple[Spread, Spread]:
+        """Simulated over live, of the p50 and the p95 of latency."""
+        live_s, simulated_s = self.latencies_s
+        p50, p95 = (ratios(a, b) for a, b in zip(simulated_s[:2], live_s[:2], strict=True))
         return p50, p95
 
     @property
-    def points(self) -> float:
-        """By how many percentage points the SLO attainments differ."""
-        return 100 * abs(self.attainment.median - self.simulated.slo_attainment)
-
-    @property
-    def off(self) -> tuple[float, float]:
-        """By what share of the live median the simulated p50 and p95 differ."""
-        p50, p95 = (abs(b - a.median) / a.median for a, b in zip(self.live_s, self.simulated_s, strict=True))
-        return p50, p95
+    def latencies_s(self) -> tuple[Sequence[Sequence[float]], Sequence[Sequence[float]]]:
+        """Live and simulated, quantile by quantile, one value a repetition."""
+        live_s = list(zip(*(quantiles(x.live) for x in self.repetitions), strict=True))
+        return live_s, list(zip(*(x.simulated_s for x in self.repetitions), strict=True))
 
 
 def workloads(asked: Sequence[QueryClass], qps: float) -> dict[str, dict[str, object]]:
     """Scenarios by name, as their files say them: a day in small up to `qps`, and steady rates."""
-    duration_s = WARMUP_S + COUNTED_S
     rates: dict[str, dict[str, object]] = {
         "changing": {"shape": "fluctuating", "low_qps": qps / 4, "high_qps": qps, "period_s": 15.0}
     }
-    rates |= {f"steady {share:.0%}": {"shape": "flat", "rate_qps": share * qps} for share in (0.5, 1.0)}
-    for shape in rates.values():
-        shape["duration_s"] = duration_s
+    rates |= {f"steady {share:.0%}": _steady(share * qps) for share in (0.5, 1.0)}
+    return {name: _scenario(asked, shape, WARMUP_S, COUNTED_S) for name, shape in rates.items()}
+
+
+def _steady(qps: float) -> dict[str, object]:
+    return {"shape": "flat", "rate_qps": qps}
+
+
+def _scenario(
+    asked: Sequence[QueryClass], shape: Mapping[str, object], warmup_s: float, counted_s: float
+) -> dict[str, object]:
+    duration_s = warmup_s + counted_s
     queries = {
         "target": USE_CASE.name,
         "classes": [{"share": x.parts, "latency_ms": x.bound_s * 1e3, "min_accuracy": x.least_accuracy} for x in asked],
     }
     return {
-        name: {
-            "catalogue": "catalogue.yaml",
-            "duration_s": duration_s,
-            "warmup_s": WARMUP_S,
-            "seeds": [_SEED],
-            "workload": {"rates": shape, "queries": [queries]},
-        }
-        for name, shape in rates.items()
+        "catalogue": "catalogue.yaml",
+        "duration_s": duration_s,
+        "warmup_s": warmup_s,
+        "workload": {"rates": {**shape, "duration_s": duration_s}, "queries": [queries]},
     }
 
 
 def measure_parity(
-    cache: Path, variants: Sequence[Measured], asked: Sequence[QueryClass], qps: float, repetitions: int, say: Say
-) -> tuple[list[Pair], WayCost, bool]:
-    """All workloads both ways, the cost of the way, and whether the live decision log replays."""
-    profiles = {variant.name: profile for variant, profile in variants}
+    cache: Path, asked: Sequence[QueryClass], qps: float, repetitions: int, say: Say
+) -> tuple[list[Pair], bool]:
+    """All workloads both ways, and whether the live decision log replays."""
     settings = live_settings(cache)
-    scenarios = {name: _written(settings, name, x) for name, x in workloads(asked, qps).items()}
+    files = {name: _written(settings, name, x) for name, x in workloads(asked, qps).items()}
+    steady = _written(settings, "measuring", _scenario(asked, _steady(_MEASURED_SHARE * qps), *_MEASURED_S))
     images = pictures(cache, _ROWS)
-    found: dict[str, list[LiveRun]] = {name: [] for name in scenarios}
-    with _live(settings) as (system, pid):
+    found: dict[str, list[Repetition]] = {name: [] for name in files}
+    with _live(settings) as system:
         _load_all(system, asked, images)
-        kinds = read_scenario(next(iter(scenarios.values()))).workload.kinds
-        ways = []
         for repetition in range(repetitions):
-            ways.append(measure_way(system, pid, kinds, {"image": images[:1]}, profiles, qps))
-            say(f"the way of a query: {_in_words(ways[-1])}")
-            for name, file in scenarios.items():
-                scenario = read_scenario(file)
-                say(f"live, repetition {repetition + 1}: {name}")
-                run = run_live(
-                    system,
-                    scenario.workload,
-                    _Inputs(images),
-                    seed=_SEED,
-                    duration_s=scenario.duration_s,
-                    warmup_s=scenario.warmup_s,
-                )
-                found[name].append(run)
-    way = WayCost.median(ways)
-    log = settings.home / "decisions.jsonl"
-    with log.open("rb") as lines:
+            for name, file in files.items():
+                say(f"repetition {repetition + 1}: {name}")
+                found[name].append(_repetition(system, file, steady, images, seed=repetition + 1))
+                say(f"the way of a query: {_in_words(found[name][-1].way)}")
+    with (settings.home / "decisions.jsonl").open("rb") as lines:
         replays = replay(lines) is None
-    return [_pair(name, found[name], file, way) for name, file in scenarios.items()], way, replays
+    return [Pair(name=name, repetitions=x) for name, x in found.items()], replays
+
+
+def _repetition(system: System, file: Path, steady: Path, images: Array, seed: int) -> Repetition:
+    """Measure the way with a steady load of other arrivals, then run a workload live and simulated."""
+    apart = _OTHER_SEEDS + seed
+    way = measure_way(
+        system, read_scenario(steady), _Inputs(images), apart, lambda world: _simulated(steady, world, apart)[1]
+    )
+    scenario = read_scenario(file)
+    live = run_live(
+        system,
+        scenario.workload,
+        _Inputs(images),
+        seed=seed,
+        duration_s=scenario.duration_s,
+        warmup_s=scenario.warmup_s,
+    )
+    simulated, simulated_s = _simulated(file, way.world(), seed)
+    return Repetition(live=live, simulated=simulated, simulated_s=simulated_s, way=way)
 
 
 def _written(settings: Settings, name: str, content: Mapping[str, object]) -> Path:
@@ -138,9 +153,9 @@ def _written(settings: Settings, name: str, content: Mapping[str, object]) -> Pa
 
 
 @contextlib.contextmanager
-def _live(settings: Settings) -> Iterator[tuple[System, int]]:
-    with ours.running(settings) as run, launch.open_system(settings) as system:
-        yield system, run.head_pid
+def _live(settings: Settings) -> Iterator[System]:
+    with ours.running(settings), launch.open_system(settings) as system:
+        yield system
 
 
 def _load_all(system: System, asked: Sequence[QueryClass], images: Array) -> None:
@@ -161,46 +176,43 @@ class _Inputs:
         return self._rows[self._next % len(self._rows)]
 
 
-def _pair(name: str, live: Sequence[LiveRun], file: Path, way: WayCost) -> Pair:
-    content = yaml.safe_load(file.read_text())
-    content["world"] = way.world()
+def _simulated(file: Path, world: Mapping[str, float], seed: int) -> tuple[RunResult, Quantiles]:
+    """The result and the latencies of a scenario in this world, which its file has from then on."""
+    content = yaml.safe_load(file.read_text()) | {"world": dict(world), "seeds": [seed]}
     file.write_text(yaml.safe_dump(content, sort_keys=False))  # so that `infaas simulate` gives the same
-    scenario: Scenario = read_scenario(file)
+    scenario = read_scenario(file)
     (strategy,) = scenario.strategies  # the default, as live
-    world = scenario.make(strategy, _SEED)
-    world.run()
-    quantiles = (world.meter.latency.quantile_s(0.5), world.meter.latency.quantile_s(0.95))
-    return Pair(
-        name=name,
-        live=live,
-        simulated=result_of(world, strategy, _SEED),
-        simulated_s=(quantiles[0] or 0.0, quantiles[1] or 0.0),
-    )
+    made = scenario.make(strategy, seed)
+    made.run()
+    p50_s, p95_s, p99_s = (made.meter.latency.quantile_s(x) or 0.0 for x in SHARES)
+    return result_of(made, strategy, seed), (p50_s, p95_s, p99_s)
 
 
-def parity_table(pairs: Sequence[Pair], way: WayCost, replays: bool) -> str:
-    """Both sides of each workload."""
-    heads = ["workload", "queries", "SLO attainment live / simulated", "p50 ms", "off", "p95 ms", "off", "answered by"]
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+def parity_table(pairs: Sequence[Pair], replays: bool) -> str:
+    """Both sides of each workload, and every way that was measured."""
+    heads = ["workload", "queries", "SLO attainment", "p50 ms", "simulated / live", "p95 ms", "simulated / live"]
+    lines = ["Live / simulated.", "", f"| {' | '.join(heads)} | answered by |", "|---" * (len(heads) + 1) + "|"]
     for x in pairs:
-        attainment = f"{_told(x.attainment, '.4f')} / {x.simulated.slo_attainment:.4f}"
-        cells = [x.name, f"{x.live[0].arrived:,}", attainment]
-        for live_s, simulated_s, off in zip(x.live_s, x.simulated_s, x.off, strict=True):
-            cells += [f"{_told(live_s, '.2f', 1e3)} / {simulated_s * 1e3:.2f}", f"{off:.1%}"]
-        cells.append(f"{_shares(x.live[0].by_variant)} / {_shares(Counter(x.simulated.answered_by))}")
+        first = x.repetitions[0]
+        met = [[y.live.attainment for y in x.repetitions], [y.simulated.slo_attainment for y in x.repetitions]]
+        cells = [x.name, f"{first.live.arrived:,}", _both(met, ".4f")]
+        for live_s, simulated_s, ratio in zip(*x.latencies_s, x.ratios, strict=False):
+            cells += [_both((live_s, simulated_s), ".2f", 1e3), _told(ratio, ".2f")]
+        cells.append(f"{_shares(first.live.by_variant)} / {_shares(Counter(first.simulated.answered_by))}")
         lines.append(f"| {' | '.join(cells)} |")
-    lines += [
-        "",
-        f"The way of a query: {_in_words(way)}.",
-        f"The live decision log {'replays without a difference' if replays else 'DOES NOT REPLAY'}.",
-    ]
+    lines += ["", "The way of a query, as it was measured before each run:", ""]
+    lines += [f"- {x.name}: {_in_words(y.way)}" for x in pairs for y in x.repetitions]
+    lines += ["", f"The live decision log {'replays without a difference' if replays else 'DOES NOT REPLAY'}."]
     return "\n".join(lines) + "\n"
 
 
 def _in_words(way: WayCost) -> str:
-    quantiles = " / ".join(f"{x * 1e3:.2f}" for x in (way.p50_s, way.p95_s, way.p99_s))
-    cpu = f"{way.cpu_s * 1e3:.2f} ms of processor time alone, {way.cpu_more_s * 1e3:.2f} taken along"
-    return f"p50 / p95 / p99 {quantiles} ms, {cpu}"
+    p50_p95_p99 = " / ".join(f"{x * 1e3:.2f}" for x in way.quantiles_s)
+    return f"p50 / p95 / p99 {p50_p95_p99} ms, {way.cpu_s * 1e3:.2f} ms of it in the driver's event loop"
+
+
+def _both(sides: Sequence[Sequence[float]], digits: str, times: float = 1.0) -> str:
+    return " / ".join(_told(spread(x), digits, times) for x in sides)
 
 
 def _told(found: Spread, digits: str, times: float = 1.0) -> str:
@@ -209,12 +221,10 @@ def _told(found: Spread, digits: str, times: float = 1.0) -> str:
 
 
 def parity_numbers(pairs: Sequence[Pair]) -> dict[str, float]:
-    """The worst of all workloads."""
-    return {
-        "parity_attainment_points": max(x.points for x in pairs),
-        "parity_p50": max(x.off[0] for x in pairs),
-        "parity_p95": max(x.off[1] for x in pairs),
-    }
+    """The worst of all workloads, each the median of its repetitions."""
+    p50, p95 = (max(abs(x.ratios[which].median - 1) for x in pairs) for which in (0, 1))
+    points = max(abs(x.points.median) for x in pairs)
+    return {"parity_attainment_points": points, "parity_p50": p50, "parity_p95": p95}
 
 
 def _shares(counts: Counter[str]) -> str:

@@ -18,8 +18,7 @@ class WorldSettings:
       `way_p95_s` and `way_p99_s` it is the median, and ways are drawn through these quantiles.
     - `way_cpu_s`: the part of it in which a processor of the replica's machine computes: the work of routers, and of
       those who ask where they are on the same machine. Neighbours slow it down, and it slows them. An event loop does
-      it for one query after another; `way_cpu_more_s` is what it takes for one that waits for others: it is awake by
-      then. By default the same.
+      it for one query after another.
     - `control_delay_s`: from a fact to the controller's turn, and from an order to who performs it.
     - `table_delay_s`: from a new routing table to the routers.
     - `start_overhead_s`: what the start of a replica takes beyond the profiled load: the making of its process.
@@ -42,7 +41,6 @@ class WorldSettings:
     way_p95_s: float | None = None
     way_p99_s: float | None = None
     way_cpu_s: float = 0.0
-    way_cpu_more_s: float | None = None
     control_delay_s: float = 0.002
     table_delay_s: float = 0.005
     start_overhead_s: float = 0.8
@@ -85,6 +83,3 @@ class WorldSettings:
             raise ConfigError("world: way_p95_s and way_p99_s belong together and must not fall from way_s on")
         if self.way_cpu_s > self.way_s:
             raise ConfigError(f"world.way_cpu_s is a part of way_s, at most {self.way_s:g}, not {self.way_cpu_s!r}")
-        if self.way_cpu_more_s is not None and self.way_cpu_more_s > self.way_cpu_s:
-            most = f"at most way_cpu_s, {self.way_cpu_s:g}"
-            raise ConfigError(f"world.way_cpu_more_s is what is left of it, {most}, not {self.way_cpu_more_s!r}")

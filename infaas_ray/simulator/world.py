@@ -210,19 +210,17 @@ class World:
         machine = self.provider.machines[replica.worker]
         machine.ways.append(flight)
         if len(machine.ways) == 1:
-            self._compute(machine, settings.way_cpu_s)
+            self._compute(machine)
 
-    def _compute(self, machine: Machine, cpu_s: float) -> None:
+    def _compute(self, machine: Machine) -> None:
         """The event loop of who sends computes one way after another."""
-        machine.cpu.start(cpu_s, 1.0, self._computed, (machine, cpu_s))
+        machine.cpu.start(self._settings.way_cpu_s, 1.0, self._computed, machine)
 
-    def _computed(self, sent: tuple[Machine, float]) -> None:
-        machine, cpu_s = sent
+    def _computed(self, machine: Machine) -> None:
         flight = machine.ways.popleft()
         if machine.ways:
-            more_s = self._settings.way_cpu_more_s
-            self._compute(machine, self._settings.way_cpu_s if more_s is None else more_s)
-        self._routed(flight, cpu_s)
+            self._compute(machine)
+        self._routed(flight, self._settings.way_cpu_s)
 
     def _routed(self, flight: Flight, cpu_s: float) -> None:
         if self._drawn_ways is None:

@@ -1,28 +1,26 @@
-"""The two prices of a query's way."""
+"""The way of a query, found from latencies."""
+
+from collections.abc import Mapping
 
 import pytest
 
-from benchmarks.live.way import loop_wait_s, two_prices
+from benchmarks.live.way import Quantiles, fit_way
 
 
-def mean(rate: float, alone: float, more: float) -> float:
-    """The mean price at a rate, by iteration: that of the share which finds the loop idle is another one."""
-    price = alone
-    for _ in range(200):
-        idle = 1 - rate * price
-        price = idle * alone + (1 - idle) * more
-    return price
+def simulate(world: Mapping[str, float]) -> Quantiles:
+    """A world in which waits and batches take as long again as half of the way, and 1 ms."""
+    p50, p95, p99 = (1.5 * world[x] + 0.001 for x in ("way_s", "way_p95_s", "way_p99_s"))
+    return p50, p95, p99
 
 
-@pytest.mark.parametrize(("alone", "more"), [(0.001, 0.0005), (0.0005, 0.0), (0.0004, 0.0003)])
-def test_two_rates_tell_them_apart(alone: float, more: float) -> None:
-    points = [(rate, mean(rate, alone, more)) for rate in (200.0, 1500.0)]
-    assert two_prices(points[0], points[1]) == pytest.approx((alone, more), abs=1e-9)
+def test_the_way_is_what_gives_the_latencies_that_were_seen() -> None:
+    way = fit_way((0.004, 0.007, 0.010), 0.0002, simulate)
+    assert way.quantiles_s == pytest.approx((0.002, 0.004, 0.006), rel=0.05)
+    assert way.world()["way_cpu_s"] == 0.0002
 
 
-def test_a_price_that_does_not_fall_is_the_same_for_all() -> None:
-    assert two_prices((200.0, 0.001), (1500.0, 0.0012)) == (0.001, 0.0012)
-
-
-def test_the_wait_for_a_loop_is_that_of_m_d_1() -> None:
-    assert loop_wait_s(500.0, 0.001, 0.001, 0.001) == pytest.approx(0.5 * 0.001 / (2 * 0.5))
+def test_what_cannot_be_reached_gives_a_world_that_may_be() -> None:
+    """Latencies below what waits and batches take alone: the way is next to nothing, and its quantiles do not fall."""
+    world = fit_way((0.0005, 0.0005, 0.0004), 0.0002, simulate).world()
+    assert 0 < world["way_s"] <= world["way_p95_s"] <= world["way_p99_s"]
+    assert world["way_cpu_s"] <= world["way_s"]
