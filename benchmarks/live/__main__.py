@@ -72,7 +72,7 @@ def main() -> None:
         if OURS in climbs and given.parity_qps is None:
             given.parity_qps = _PARITY_SHARE * spread(climbs[OURS].sustained_qps).median
     if "parity" in given.only:
-        numbers |= _parity(given, facts, asked)
+        numbers |= _parity(given, facts, variants, asked)
     print(number_table(numbers))
     print(json.dumps({name: round(x.median, 4) for name, x in numbers.items()}))
 
@@ -137,9 +137,13 @@ def _tell_rates(
     return numbers
 
 
-def _parity(given: argparse.Namespace, facts: str, asked: Sequence[QueryClass]) -> Numbers:
+def _parity(
+    given: argparse.Namespace, facts: str, variants: Sequence[Measured], asked: Sequence[QueryClass]
+) -> Numbers:
     """Run the same workloads live and simulated."""
-    pairs, replays = measure_parity(given.cache, asked, given.parity_qps or _PARITY_QPS, given.repetitions, _say)
+    pairs, replays = measure_parity(
+        given.cache, variants, asked, given.parity_qps or _PARITY_QPS, given.repetitions, _say
+    )
     numbers = {name: spread([value]) for name, value in parity_numbers(pairs).items()}
     table = parity_table(pairs, replays)
     print(f"\n{table}", flush=True)

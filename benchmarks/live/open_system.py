@@ -29,14 +29,23 @@ Inputs = Callable[[QueryKind], Mapping[str, Array]]
 class LiveRun:
     """What became of the queries that arrived within the time that counts; seconds.
 
-    Fates: met (the whole SLO), late, degraded, refused, expired, failed.
+    Fates: met (the whole SLO), late, degraded, refused, expired, failed. `batches`: queries by the variant that
+    answered and the rows of its batch.
     """
 
     arrived: int = 0
     fates: Counter[str] = field(default_factory=Counter)
     latencies_s: list[float] = field(default_factory=list)
     lateness_s: list[float] = field(default_factory=list)
-    by_variant: Counter[str] = field(default_factory=Counter)
+    batches: Counter[tuple[str, int]] = field(default_factory=Counter)
+
+    @property
+    def by_variant(self) -> Counter[str]:
+        """Queries by the variant that answered."""
+        found: Counter[str] = Counter()
+        for (variant, _), queries in self.batches.items():
+            found[variant] += queries
+        return found
 
     @property
     def attainment(self) -> float:
@@ -56,14 +65,25 @@ def arrivals(workload: Workload, seed: int, duration_s: float) -> list[tuple[flo
 
 
 def run_live(
-    system: System, workload: Workload, inputs: Inputs, *, seed: int, duration_s: float, warmup_s: float = 0.0
+    system: System,
+    workload: Workload,
+    inputs: Inputs,
+    *,
+    seed: int,
+    duration_s: float,
+    warmup_s: float = 0.0,
+    begin_s: float = 0.0,
 ) -> LiveRun:
-    """Send the workload's queries, and return when the last one has left; those before `warmup_s` do not count."""
+    """Send the workload's queries from `begin_s` on, and return when the last one has left.
+
+    Those before `warmup_s` do not count.
+    """
     settle()  # a pause of this process would count against the system
     run = LiveRun()
     under_way: list[Future[Outcome]] = []
-    begin = time.perf_counter() + _AHEAD_S
-    for time_s, kind in arrivals(workload, seed, duration_s):
+    coming = [x for x in arrivals(workload, seed, duration_s) if x[0] >= begin_s]
+    begin = time.perf_counter() + _AHEAD_S - begin_s
+    for time_s, kind in coming:
         due = begin + time_s
         left_s = due - time.perf_counter()
         if left_s > 0:
@@ -103,7 +123,7 @@ def _note(run: LiveRun, kind: QueryKind, due: float, future: "Future[Outcome]") 
     run.fates[_fate(kind, outcome, latency_s)] += 1
     if isinstance(outcome, Answer):
         run.latencies_s.append(latency_s)
-        run.by_variant[outcome.variant] += 1
+        run.batches[outcome.variant, outcome.batch_rows] += 1
 
 
 def _fate(kind: QueryKind, outcome: Outcome, latency_s: float) -> str:

@@ -1,9 +1,9 @@
 """Do live and simulated runs agree? The same workload files, the same arrivals, measured profiles, the same policies.
 
 The catalogue is what is registered in the home folder of the live system. What the simulation cannot know of this
-machine, the way of a query, is measured before each run (`way`), as the speed of a shared machine changes within
-minutes; for the same reason both sides are compared repetition by repetition. Live, the driver asks from a process of
-the same two cores.
+machine, the way of a query, is found from runs at a steady rate (`way`) just before and just after each run, as the
+speed of a shared machine changes within tens of seconds; for the same reason runs are short, and both sides are
+compared run by run. Live, the driver asks from a process of the same two cores.
 """
 
 import contextlib
@@ -13,13 +13,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import yaml
 
-from benchmarks.live.models import USE_CASE, Say, live_settings, pictures
+from benchmarks.live.models import USE_CASE, Measured, Say, live_settings, pictures
 from benchmarks.live.open_system import LiveRun, run_live
 from benchmarks.live.traffic import QueryClass
-from benchmarks.live.way import SHARES, Quantiles, WayCost, measure_way, quantiles
+from benchmarks.live.way import SHARES, Quantiles, Way, fit_way, measure_work, quantiles
 from benchmarks.measure import Spread, ratios, spread
 from benchmarks.serving import ours
 from infaas_ray.config import Settings
@@ -31,34 +32,34 @@ from infaas_ray.simulator.report import RunResult, result_of
 from infaas_ray.simulator.scenario import read_scenario
 from infaas_ray.simulator.workload import QueryKind
 
-WARMUP_S, COUNTED_S = 10.0, 30.0
-_MEASURED_SHARE = 0.65  # of the greatest rate, where the way is measured
-_MEASURED_S = (6.0, 10.0)  # until what is asked counts there, and how long it does
-_OTHER_SEEDS = 1000
+WARMUP_S, COUNTED_S = 10.0, 15.0  # of a simulation, which has to load everything first
+_LEAD_S = 1.0  # live, where all is loaded, what is sent before what counts
+_MEASURED_SHARE, _MEASURED_S = 0.75, 5.0  # of the greatest rate, at which the way is measured, and for how long
+_TIMES = 2  # that every workload is run in a repetition
 _ROWS = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Repetition:
-    """One workload, run live and, with the way measured just before, simulated."""
+class Run:
+    """One workload, run live and, with the way measured just before and just after, simulated."""
 
     live: LiveRun
     simulated: RunResult
     simulated_s: Quantiles  # of latency
-    way: WayCost
+    way: Way
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """The repetitions of one workload. What differs is taken repetition by repetition."""
+    """The runs of one workload. What differs is taken run by run."""
 
     name: str
-    repetitions: Sequence[Repetition]
+    runs: Sequence[Run]
 
     @property
     def points(self) -> Spread:
         """Percentage points of SLO attainment, simulated less live."""
-        return spread([100 * (x.simulated.slo_attainment - x.live.attainment) for x in self.repetitions])
+        return spread([100 * (x.simulated.slo_attainment - x.live.attainment) for x in self.runs])
 
     @property
     def ratios(self) -> tuple[Spread, Spread]:
@@ -69,9 +70,9 @@ class Pair:
 
     @property
     def latencies_s(self) -> tuple[Sequence[Sequence[float]], Sequence[Sequence[float]]]:
-        """Live and simulated, quantile by quantile, one value a repetition."""
-        live_s = list(zip(*(quantiles(x.live) for x in self.repetitions), strict=True))
-        return live_s, list(zip(*(x.simulated_s for x in self.repetitions), strict=True))
+        """Live and simulated, quantile by quantile, one value a run."""
+        live_s = list(zip(*(quantiles(x.live) for x in self.runs), strict=True))
+        return live_s, list(zip(*(x.simulated_s for x in self.runs), strict=True))
 
 
 def workloads(asked: Sequence[QueryClass], qps: float) -> dict[str, dict[str, object]]:
@@ -80,17 +81,15 @@ def workloads(asked: Sequence[QueryClass], qps: float) -> dict[str, dict[str, ob
         "changing": {"shape": "fluctuating", "low_qps": qps / 4, "high_qps": qps, "period_s": 15.0}
     }
     rates |= {f"steady {share:.0%}": _steady(share * qps) for share in (0.5, 1.0)}
-    return {name: _scenario(asked, shape, WARMUP_S, COUNTED_S) for name, shape in rates.items()}
+    return {name: _scenario(asked, shape, COUNTED_S) for name, shape in rates.items()}
 
 
 def _steady(qps: float) -> dict[str, object]:
     return {"shape": "flat", "rate_qps": qps}
 
 
-def _scenario(
-    asked: Sequence[QueryClass], shape: Mapping[str, object], warmup_s: float, counted_s: float
-) -> dict[str, object]:
-    duration_s = warmup_s + counted_s
+def _scenario(asked: Sequence[QueryClass], shape: Mapping[str, object], counted_s: float) -> dict[str, object]:
+    duration_s = WARMUP_S + counted_s
     queries = {
         "target": USE_CASE.name,
         "classes": [{"share": x.parts, "latency_ms": x.bound_s * 1e3, "min_accuracy": x.least_accuracy} for x in asked],
@@ -98,49 +97,76 @@ def _scenario(
     return {
         "catalogue": "catalogue.yaml",
         "duration_s": duration_s,
-        "warmup_s": warmup_s,
+        "warmup_s": WARMUP_S,
         "workload": {"rates": {**shape, "duration_s": duration_s}, "queries": [queries]},
     }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """A workload's file and the seed of its arrivals, a live run of it, and the latencies at the steady rate around."""
+
+    file: Path
+    seed: int
+    live: LiveRun
+    steady_s: Quantiles
+
+
 def measure_parity(
-    cache: Path, asked: Sequence[QueryClass], qps: float, repetitions: int, say: Say
+    cache: Path, variants: Sequence[Measured], asked: Sequence[QueryClass], qps: float, repetitions: int, say: Say
 ) -> tuple[list[Pair], bool]:
     """All workloads both ways, and whether the live decision log replays."""
     settings = live_settings(cache)
     files = {name: _written(settings, name, x) for name, x in workloads(asked, qps).items()}
-    steady = _written(settings, "measuring", _scenario(asked, _steady(_MEASURED_SHARE * qps), *_MEASURED_S))
+    steady = _written(settings, "measuring", _scenario(asked, _steady(_MEASURED_SHARE * qps), _MEASURED_S))
+    most = _written(settings, "work", _scenario(asked, _steady(qps), _MEASURED_S))
+    profiles = {variant.name: profile for variant, profile in variants}
     images = pictures(cache, _ROWS)
-    found: dict[str, list[Repetition]] = {name: [] for name in files}
-    with _live(settings) as system:
+    with _live(settings) as (system, pid):
         _load_all(system, asked, images)
-        for repetition in range(repetitions):
-            for name, file in files.items():
-                say(f"repetition {repetition + 1}: {name}")
-                found[name].append(_repetition(system, file, steady, images, seed=repetition + 1))
-                say(f"the way of a query: {_in_words(found[name][-1].way)}")
+        loop_s, work_s = measure_work(pid, lambda: _ask(system, most, images, 1, lead_s=0.0), profiles)
+        seen = _see_all(system, files, steady, images, repetitions, say)
     with (settings.home / "decisions.jsonl").open("rb") as lines:
         replays = replay(lines) is None
-    return [Pair(name=name, repetitions=x) for name, x in found.items()], replays
+    say("simulating")
+    pairs = [Pair(name=x, runs=[_run(one, steady, loop_s, work_s) for one in runs]) for x, runs in seen.items()]
+    return pairs, replays
 
 
-def _repetition(system: System, file: Path, steady: Path, images: Array, seed: int) -> Repetition:
-    """Measure the way with a steady load of other arrivals, then run a workload live and simulated."""
-    apart = _OTHER_SEEDS + seed
-    way = measure_way(
-        system, read_scenario(steady), _Inputs(images), apart, lambda world: _simulated(steady, world, apart)[1]
-    )
+def _see_all(
+    system: System, files: Mapping[str, Path], steady: Path, images: Array, repetitions: int, say: Say
+) -> dict[str, list[_Seen]]:
+    """Run all workloads in turns, between runs at the steady rate."""
+    found: dict[str, list[_Seen]] = {name: [] for name in files}
+    before_s = quantiles(_ask(system, steady, images, 1))
+    for seed in range(1, _TIMES * repetitions + 1):
+        for name, file in files.items():
+            say(f"live, {seed} of {_TIMES * repetitions}: {name}")
+            live = _ask(system, file, images, seed)
+            after_s = quantiles(_ask(system, steady, images, seed))
+            p50, p95, p99 = (fmean(x) for x in zip(before_s, after_s, strict=True))
+            found[name].append(_Seen(file=file, seed=seed, live=live, steady_s=(p50, p95, p99)))
+            before_s = after_s
+    return found
+
+
+def _ask(system: System, file: Path, images: Array, seed: int, lead_s: float = _LEAD_S) -> LiveRun:
     scenario = read_scenario(file)
-    live = run_live(
+    return run_live(
         system,
         scenario.workload,
         _Inputs(images),
         seed=seed,
         duration_s=scenario.duration_s,
         warmup_s=scenario.warmup_s,
+        begin_s=scenario.warmup_s - lead_s,
     )
-    simulated, simulated_s = _simulated(file, way.world(), seed)
-    return Repetition(live=live, simulated=simulated, simulated_s=simulated_s, way=way)
+
+
+def _run(seen: _Seen, steady: Path, loop_s: float, work_s: float) -> Run:
+    way = fit_way(seen.steady_s, loop_s, work_s, lambda world: _simulated(steady, world, seen.seed)[1])
+    simulated, simulated_s = _simulated(seen.file, way.world(), seen.seed)
+    return Run(live=seen.live, simulated=simulated, simulated_s=simulated_s, way=way)
 
 
 def _written(settings: Settings, name: str, content: Mapping[str, object]) -> Path:
@@ -153,9 +179,9 @@ def _written(settings: Settings, name: str, content: Mapping[str, object]) -> Pa
 
 
 @contextlib.contextmanager
-def _live(settings: Settings) -> Iterator[System]:
-    with ours.running(settings), launch.open_system(settings) as system:
-        yield system
+def _live(settings: Settings) -> Iterator[tuple[System, int]]:
+    with ours.running(settings) as run, launch.open_system(settings) as system:
+        yield system, run.head_pid
 
 
 def _load_all(system: System, asked: Sequence[QueryClass], images: Array) -> None:
@@ -193,22 +219,23 @@ def parity_table(pairs: Sequence[Pair], replays: bool) -> str:
     heads = ["workload", "queries", "SLO attainment", "p50 ms", "simulated / live", "p95 ms", "simulated / live"]
     lines = ["Live / simulated.", "", f"| {' | '.join(heads)} | answered by |", "|---" * (len(heads) + 1) + "|"]
     for x in pairs:
-        first = x.repetitions[0]
-        met = [[y.live.attainment for y in x.repetitions], [y.simulated.slo_attainment for y in x.repetitions]]
+        first = x.runs[0]
+        met = [[y.live.attainment for y in x.runs], [y.simulated.slo_attainment for y in x.runs]]
         cells = [x.name, f"{first.live.arrived:,}", _both(met, ".4f")]
         for live_s, simulated_s, ratio in zip(*x.latencies_s, x.ratios, strict=False):
             cells += [_both((live_s, simulated_s), ".2f", 1e3), _told(ratio, ".2f")]
         cells.append(f"{_shares(first.live.by_variant)} / {_shares(Counter(first.simulated.answered_by))}")
         lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", "The way of a query, as it was measured before each run:", ""]
-    lines += [f"- {x.name}: {_in_words(y.way)}" for x in pairs for y in x.repetitions]
-    lines += ["", f"The live decision log {'replays without a difference' if replays else 'DOES NOT REPLAY'}."]
+    ways = [y.way for x in pairs for y in x.runs]
+    lines += ["", f"The way of a query: {_in_words(ways)}."]
+    lines += [f"The live decision log {'replays without a difference' if replays else 'DOES NOT REPLAY'}."]
     return "\n".join(lines) + "\n"
 
 
-def _in_words(way: WayCost) -> str:
-    p50_p95_p99 = " / ".join(f"{x * 1e3:.2f}" for x in way.quantiles_s)
-    return f"p50 / p95 / p99 {p50_p95_p99} ms, {way.cpu_s * 1e3:.2f} ms of it in the driver's event loop"
+def _in_words(ways: Sequence[Way]) -> str:
+    p50, p95, p99 = (_told(spread(x), ".2f", 1e3) for x in zip(*(way.quantiles_s for way in ways), strict=True))
+    computed = f"{ways[0].loop_s * 1e3:.2f} ms in the driver's event loop, {ways[0].work_s * 1e3:.2f} ms elsewhere"
+    return f"p50 / p95 / p99 {p50} / {p95} / {p99} ms; processor time of one: {computed}"
 
 
 def _both(sides: Sequence[Sequence[float]], digits: str, times: float = 1.0) -> str:
@@ -221,7 +248,7 @@ def _told(found: Spread, digits: str, times: float = 1.0) -> str:
 
 
 def parity_numbers(pairs: Sequence[Pair]) -> dict[str, float]:
-    """The worst of all workloads, each the median of its repetitions."""
+    """The worst of all workloads, each the median of its runs."""
     p50, p95 = (max(abs(x.ratios[which].median - 1) for x in pairs) for which in (0, 1))
     points = max(abs(x.points.median) for x in pairs)
     return {"parity_attainment_points": points, "parity_p50": p50, "parity_p95": p95}

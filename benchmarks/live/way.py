@@ -2,52 +2,56 @@
 
 The way is all that a query takes but its queue and what the profile says that its batch computes: from the driver
 through the router to the replica and back, and what computing takes longer than in the profiler's loop, because caches
-are cold and processors asleep or taken. A part of it is processor time of event loops, each of which does it for one
-query after another. No loop is busier than the driver's, so it is the one before which queries wait in a simulation;
-its time is read off the process. The rest cannot be seen alone. It is found from a live run at one rate: the quantiles
-are those with which a simulation of the same arrivals has the latencies that were seen live.
+are cold and processors asleep. Two parts of it are processor time, which is read off the processes:
+
+- that of event loops, each of which does it for one query after another. None is busier than the driver's, so it is the
+  one before which queries wait in a simulation;
+- what all others use, side by side, beyond what the profile says and what they use when nobody asks. It is measured
+  at the greatest rate: at lower ones a query costs more, for waking up, but nobody waits for a processor then.
+
+How long a way is cannot be seen alone. It is found from live runs at one rate: its quantiles are those with which a
+simulation of such a run has the latencies that were seen live.
 """
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from benchmarks.live.open_system import Inputs, LiveRun, run_live
+from benchmarks.live.cpu import Times, cpu_times, used_s
+from benchmarks.live.open_system import LiveRun
 from benchmarks.measure import percentile
-from infaas_ray.serving.driver import System
-from infaas_ray.simulator.scenario import Scenario
+from infaas_ray.domain import Profile
 
 SHARES = (0.5, 0.95, 0.99)  # of all answers: the latencies that are compared
 _ROUNDS = 6
+_IDLE_S = 5.0
 _LEAST_S = 1e-5
 
 Quantiles = tuple[float, float, float]  # at SHARES, in seconds
+Simulate = Callable[[Mapping[str, float]], Quantiles]  # what a `world` gives
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WayCost:
-    """Quantiles of the way, and the processor time of one query's in the busiest event loop; seconds."""
+class Way:
+    """Quantiles of the way; of one query's, the processor time of the busiest event loop and of all others; seconds."""
 
     quantiles_s: Quantiles
-    cpu_s: float
+    loop_s: float
+    work_s: float
 
     def world(self) -> dict[str, float]:
         """As a scenario's `world` takes it."""
-        p50_s, p95_s, p99_s = self.quantiles_s
-        names = {"way_s": p50_s, "way_p95_s": p95_s, "way_p99_s": p99_s, "way_cpu_s": min(p50_s, self.cpu_s)}
-        return {name: round(value, 6) for name, value in names.items()}
-
-
-def measure_way(
-    system: System, scenario: Scenario, inputs: Inputs, seed: int, simulate: Callable[[Mapping[str, float]], Quantiles]
-) -> WayCost:
-    """Run a scenario live, and find the way with which `simulate`, given a `world`, has the same latencies."""
-    began = time.process_time()
-    run = run_live(
-        system, scenario.workload, inputs, seed=seed, duration_s=scenario.duration_s, warmup_s=scenario.warmup_s
-    )
-    queries = run.arrived * scenario.duration_s / (scenario.duration_s - scenario.warmup_s)
-    return fit_way(quantiles(run), (time.process_time() - began) / queries, simulate)
+        p50_s, p95_s, p99_s = (round(x, 6) for x in self.quantiles_s)
+        loop_s = round(min(p50_s, self.loop_s), 6)
+        work_s = round(min(p50_s - loop_s, self.work_s), 6)
+        return {
+            "way_s": p50_s,
+            "way_p95_s": p95_s,
+            "way_p99_s": p99_s,
+            "way_loop_s": loop_s,
+            "way_work_s": work_s,
+        }
 
 
 def quantiles(run: LiveRun) -> Quantiles:
@@ -57,9 +61,26 @@ def quantiles(run: LiveRun) -> Quantiles:
     return p50, p95, p99
 
 
-def fit_way(live_s: Quantiles, cpu_s: float, simulate: Callable[[Mapping[str, float]], Quantiles]) -> WayCost:
-    """Move each quantile of the way by what the simulated one is off, until they agree or after `_ROUNDS`."""
-    way = WayCost(quantiles_s=live_s, cpu_s=cpu_s)
+def measure_work(pid: int, ask: Callable[[], LiveRun], profiles: Mapping[str, Profile]) -> tuple[float, float]:
+    """Processor seconds of one query's way: in the driver, which is this process, and in all others.
+
+    `ask` runs queries that all count; `pid` began the other processes; profiles are by variant.
+    """
+    before = _cpu(pid)
+    time.sleep(_IDLE_S)
+    idle = used_s(before, _cpu(pid)) / _IDLE_S  # processors in use when nobody asks
+    before, began = _cpu(pid), time.monotonic()
+    run = ask()
+    after = _cpu(pid)
+    others_s = used_s(before, after) - idle * (time.monotonic() - began)
+    driver_s = sum(after[x] - before[x] for x in after if x[0] == os.getpid()) / run.arrived
+    computed_s = sum(n * profiles[variant].median_s(rows) / rows for (variant, rows), n in run.batches.items())
+    return driver_s, max(0.0, (others_s - computed_s) / run.arrived - driver_s)
+
+
+def fit_way(live_s: Quantiles, loop_s: float, work_s: float, simulate: Simulate) -> Way:
+    """Move each quantile of the way by what the simulated one is off, `_ROUNDS` times."""
+    way = Way(quantiles_s=live_s, loop_s=loop_s, work_s=work_s)
     for _ in range(_ROUNDS):
         simulated_s = simulate(way.world())
         least_s, moved = _LEAST_S, []
@@ -67,5 +88,10 @@ def fit_way(live_s: Quantiles, cpu_s: float, simulate: Callable[[Mapping[str, fl
             least_s = max(least_s, now + wanted - found)
             moved.append(least_s)
         p50, p95, p99 = moved
-        way = WayCost(quantiles_s=(p50, p95, p99), cpu_s=cpu_s)
+        way = Way(quantiles_s=(p50, p95, p99), loop_s=loop_s, work_s=work_s)
     return way
+
+
+def _cpu(pid: int) -> Times:
+    """Of the system and of this process, which asks."""
+    return cpu_times(pid) | cpu_times(os.getpid())

@@ -16,9 +16,10 @@ class WorldSettings:
     - `routers`: arrivals take turns among them.
     - `way_s`: mean time of a query to its replica and back, outside queue and compute, on a quiet machine. With
       `way_p95_s` and `way_p99_s` it is the median, and ways are drawn through these quantiles.
-    - `way_cpu_s`: the part of it in which a processor of the replica's machine computes: the work of routers, and of
-      those who ask where they are on the same machine. Neighbours slow it down, and it slows them. An event loop does
-      it for one query after another.
+    - `way_loop_s`, `way_work_s`: the parts of it in which a processor of the replica's machine computes. Neighbours
+      slow them down, and they slow neighbours. The first is work of one event loop, which does it for one query after
+      another (the busiest of the router's and, where they are on the same machine, of those who ask); the second is all
+      other work, done side by side.
     - `control_delay_s`: from a fact to the controller's turn, and from an order to who performs it.
     - `table_delay_s`: from a new routing table to the routers.
     - `start_overhead_s`: what the start of a replica takes beyond the profiled load: the making of its process.
@@ -40,7 +41,8 @@ class WorldSettings:
     way_s: float = 0.0005
     way_p95_s: float | None = None
     way_p99_s: float | None = None
-    way_cpu_s: float = 0.0
+    way_loop_s: float = 0.0
+    way_work_s: float = 0.0
     control_delay_s: float = 0.002
     table_delay_s: float = 0.005
     start_overhead_s: float = 0.8
@@ -81,5 +83,7 @@ class WorldSettings:
         drawn = p95_s is not None and p99_s is not None and 0 < self.way_s <= p95_s <= p99_s
         if (p95_s, p99_s) != (None, None) and not drawn:
             raise ConfigError("world: way_p95_s and way_p99_s belong together and must not fall from way_s on")
-        if self.way_cpu_s > self.way_s:
-            raise ConfigError(f"world.way_cpu_s is a part of way_s, at most {self.way_s:g}, not {self.way_cpu_s!r}")
+        computed_s = self.way_loop_s + self.way_work_s
+        if computed_s > self.way_s:
+            parts = f"at most {self.way_s:g} together, not {computed_s:g}"
+            raise ConfigError(f"world.way_loop_s and world.way_work_s are parts of way_s, {parts}")

@@ -109,7 +109,8 @@ class World:
         self._draws = normals(self._random[_BATCHES])
         self._ways = exponentials(self._random[_WAYS])
         self._drawn_ways = _drawn_ways(self._settings, self._random[_WAYS])
-        self._back_s = _BACK * (self._settings.way_s - self._settings.way_cpu_s)
+        self._computed_s = self._settings.way_loop_s + self._settings.way_work_s
+        self._back_s = _BACK * (self._settings.way_s - self._computed_s)
         self._replicas: dict[str, Replica] = {}
         self._drained: set[str] = set()
         self.engine = engine = Engine()
@@ -203,30 +204,31 @@ class World:
 
     def _send(self, flight: Flight) -> None:
         replica = self._replicas.get(flight.replica)
-        settings = self._settings
-        if replica is None or settings.way_cpu_s <= 0:
-            self._routed(flight, 0.0)
+        if replica is None or not self._computed_s:
+            self._routed((flight, 0.0))
             return
         machine = self.provider.machines[replica.worker]
         machine.ways.append(flight)
         if len(machine.ways) == 1:
-            self._compute(machine)
+            self._loop(machine)
 
-    def _compute(self, machine: Machine) -> None:
-        """The event loop of who sends computes one way after another."""
-        machine.cpu.start(self._settings.way_cpu_s, 1.0, self._computed, machine)
+    def _loop(self, machine: Machine) -> None:
+        """The event loop computes one way after another."""
+        machine.cpu.start(self._settings.way_loop_s, 1.0, self._looped, machine)
 
-    def _computed(self, machine: Machine) -> None:
+    def _looped(self, machine: Machine) -> None:
+        """What else a way computes, others compute beside it."""
         flight = machine.ways.popleft()
         if machine.ways:
-            self._compute(machine)
-        self._routed(flight, self._settings.way_cpu_s)
+            self._loop(machine)
+        machine.cpu.start(self._settings.way_work_s, 1.0, self._routed, (flight, self._computed_s))
 
-    def _routed(self, flight: Flight, cpu_s: float) -> None:
+    def _routed(self, sent: tuple[Flight, float]) -> None:
+        flight, computed_s = sent
         if self._drawn_ways is None:
             self._on_the_way(self._deliver, flight)
         else:  # what is drawn is the whole way, of which some is the way back
-            left_s = next(self._drawn_ways) - cpu_s - self._back_s
+            left_s = next(self._drawn_ways) - computed_s - self._back_s
             self.engine.after(max(0.0, left_s), self._deliver, flight)
 
     def _on_the_way(self, act: Callable[[Any], None], subject: object) -> None:
@@ -234,7 +236,7 @@ class World:
         if self._drawn_ways is not None:
             self.engine.after(self._back_s, act, subject)
             return
-        way_s = self._settings.way_s - self._settings.way_cpu_s
+        way_s = self._settings.way_s - self._computed_s
         if way_s > 0:
             self.engine.after(way_s * 0.25 * (1.0 + next(self._ways)), act, subject)
         else:

@@ -87,14 +87,14 @@ def test_the_work_of_the_way_slows_batches_and_is_slowed_by_them() -> None:
         workload=Given((QueryKind("net", SLO()),), [(10.0, 0), (10.04, 0)]),
         types=[worker_type(resources={"CPU": 1.0}, max_workers=1)],
         scaling=PIN,
-        settings=dataclasses.replace(CALM, way_s=0.02, way_cpu_s=0.02),
+        settings=dataclasses.replace(CALM, way_s=0.02, way_loop_s=0.02),
         duration_s=20.0,
     )
     recorder = Recorder(made)
     made.run()
     assert recorder.found == [(10.0, 10.14), (10.04, 10.24)]
-    with pytest.raises(ConfigError, match="a part of way_s"):
-        dataclasses.replace(CALM, way_cpu_s=0.02)
+    with pytest.raises(ConfigError, match="parts of way_s"):
+        dataclasses.replace(CALM, way_loop_s=0.02)
 
 
 def test_ways_are_drawn_through_their_quantiles() -> None:
@@ -221,8 +221,8 @@ def test_wrong_runs_are_refused() -> None:
 # ---- properties ---------------------------------------------------------------------------------------------------
 
 TROUBLE = st.builds(
-    lambda way, **more: WorldSettings(way_s=way[0], way_cpu_s=way[1], **more),
-    way=st.sampled_from([(0.0, 0.0), (0.002, 0.0), (0.002, 0.001)]),
+    lambda way, **more: WorldSettings(way_s=way[0], way_loop_s=way[1], way_work_s=way[2], **more),
+    way=st.sampled_from([(0.0, 0.0, 0.0), (0.002, 0.0, 0.001), (0.002, 0.001, 0.0005)]),
     routers=st.sampled_from([1, 3]),
     start_failures=st.sampled_from([0.0, 0.3]),
     launch_failures=st.sampled_from([0.0, 0.5]),
