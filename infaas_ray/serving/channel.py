@@ -31,6 +31,7 @@ from infaas_ray.serving.shared import LEAST_BYTES, Arena, Lease, SharedArray
 ACTOR = "actor:"  # before the name of a Ray actor among addresses: another way to the same replica
 _HANDSHAKE_S = 5.0
 _SILENCE_S = 5.0  # of a peer that owes an answer
+_BACK = "back"  # the verb of a frame that takes a call back
 _arena = Arena()
 _ERROR_TYPES = {
     name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, InfaasError)
@@ -48,33 +49,47 @@ class Reply(NamedTuple):
     arrays: dict[str, Array]
 
 
+_Open = dict[int, Callable[[], None]]  # calls of a link that are not answered: what to do when they are taken back
+
+
 class Incoming:
     """A call that arrived at a server; exactly one of `reply` and `fail` must be called, once."""
 
-    __slots__ = ("_link", "arrays", "fields", "id", "verb")
+    __slots__ = ("_link", "_open", "_over", "arrays", "fields", "id", "verb")
 
-    def __init__(self, link: "Link", frame: Frame) -> None:
+    def __init__(self, link: "Link", frame: Frame, open_calls: _Open) -> None:
         self._link = link
+        self._open = open_calls
+        self._over = False
         self.id = frame.head.call
         self.verb = frame.head.verb
         self.fields = frame.head.fields
         self.arrays = frame.arrays()
 
-    @property
-    def closed(self) -> bool:
-        """Whether the caller has gone, so that an answer would reach nobody."""
-        return self._link.closed
+    def on_taken_back(self, act: Callable[[], None]) -> None:
+        """Have `act` called, once, when the caller takes the call back or is gone, if that is before its answer.
+
+        It must still be answered: what it leased is kept until then.
+        """
+        if not self._over:
+            self._open[self.id] = act
 
     def reply(self, fields: dict[str, Any], arrays: Mapping[str, Array]) -> None:
         """Answer the call; with an error, where the arrays cannot be sent."""
         try:
             self._link.send(self.id, "reply", fields, arrays)
+            self._end()
         except Exception as error:  # of outputs that are no arrays, too: whoever waits must hear of it
             self.fail(error)
 
     def fail(self, error: Exception) -> None:
         """Answer the call with an error; the caller sees the same class and message."""
         self._link.send(self.id, "error", _describe(error), {})
+        self._end()
+
+    def _end(self) -> None:
+        self._over = True
+        self._open.pop(self.id, None)
 
 
 def _describe(error: Exception) -> dict[str, Any]:
@@ -97,7 +112,7 @@ class Server:
         self._handler = handler
         self._secret = secret
         self._servers: list[asyncio.AbstractServer] = []
-        self._links: set[Link] = set()
+        self._links: dict[Link, _Open] = {}
 
     async def listen(self, address: str) -> str:
         """Listen at `address` (`host:0` picks a port, `unix:/path` a socket file) and return the actual one."""
@@ -121,8 +136,8 @@ class Server:
             link.close()
 
     def _link(self) -> Link:
-        link = Link(self._on_frame, self._links.discard, server=True)
-        self._links.add(link)
+        link = Link(self._on_frame, self._on_closed, server=True)
+        self._links[link] = {}
         asyncio.get_running_loop().call_later(_HANDSHAKE_S, self._drop_stranger, link)
         return link
 
@@ -135,12 +150,24 @@ class Server:
         if not link.trusted:
             self._greet(link, frame)
             return
+        open_calls = self._links[link]
+        if frame.head.verb == _BACK:
+            act = open_calls.pop(frame.head.call, None)
+            if act is not None:
+                act()
+            return
         try:
-            call = Incoming(link, frame)
+            call = Incoming(link, frame, open_calls)
         except InfaasError as error:
             link.send(frame.head.call, "error", _describe(error), {})
             return
         self._handler(call)
+
+    def _on_closed(self, link: Link) -> None:
+        """Whoever asked through this link is gone."""
+        open_calls = self._links.pop(link)
+        while open_calls:
+            open_calls.popitem()[1]()
 
     def _greet(self, link: Link, frame: Frame) -> None:
         fields = frame.head.fields
@@ -240,11 +267,12 @@ class Connection:
         self._pending[number] = (done, leases, self._loop.time() + patience_s)
         return number
 
-    def forget(self, number: int) -> None:
-        """Nobody waits for that call's reply any more."""
+    def take_back(self, number: int) -> None:
+        """Nobody waits for that call's reply any more; the peer need not do what it has not begun."""
         pending = self._pending.get(number)
         if pending is not None:  # what it leased is read until the reply comes
             self._pending[number] = (_ignore, *pending[1:])
+            self._link.send(number, _BACK, {}, {})
 
     async def call(
         self, verb: str, fields: dict[str, Any], arrays: Mapping[str, Array], patience_s: float = inf
@@ -265,7 +293,7 @@ class Connection:
         try:
             outcome = await future
         except asyncio.CancelledError:
-            self.forget(number)
+            self.take_back(number)
             raise
         if isinstance(outcome, Reply):
             return outcome
@@ -295,6 +323,7 @@ class Connection:
             return
         for number in overdue:
             done, leases, _ = self._pending[number]
+            self.take_back(number)
             self._pending[number] = (_ignore, leases, inf)
             done(Unavailable("no answer came in time, as others go before; try again when there is less to do", 1.0))
 

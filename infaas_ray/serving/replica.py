@@ -2,7 +2,8 @@
 
 The batcher (policy) decides what runs together; the model runs on one thread of its own, so the event loop is never
 blocked. That thread takes batch after batch by itself while there are any: two hand-overs between threads take longer
-than a small batch. Every query that is admitted leaves exactly once: answered, expired, or failed with a reason.
+than a small batch. Every query that is admitted leaves exactly once: answered, expired, failed
+with a reason, or cancelled while it waited.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from infaas_ray.domain import Architecture, Array, Profile, Variant
-from infaas_ray.errors import DeadlineExceeded, InfaasError, ReplicaLost, VariantFailed, told
+from infaas_ray.errors import DeadlineExceeded, InfaasError, ReplicaLost, Unavailable, VariantFailed, told
 from infaas_ray.policy.batching import Batcher, Turn, Waiting
 from infaas_ray.variants.runtime import LoadedModel
 
@@ -81,7 +82,7 @@ class Replica:
         self._draining = False
         self._empty = asyncio.Event()
         self._empty.set()
-        self.counts = {"answered": 0, "expired": 0, "failed": 0, "batches": 0}
+        self.counts = {"answered": 0, "expired": 0, "failed": 0, "cancelled": 0, "batches": 0}
 
     @property
     def queued_rows(self) -> int:
@@ -96,11 +97,14 @@ class Replica:
         remaining_s: float | None,
         done: Callable[[Result | InfaasError], None],
         offline: bool = False,
-    ) -> None:
-        """Queue a query; `done` is called once, on the event loop, with its result or its error."""
+    ) -> int:
+        """Queue a query; `done` is called once, on the event loop, with its result or its error.
+
+        Returns the number by which `cancel` knows it.
+        """
         if self._draining:
             done(ReplicaLost(f"this replica of {self._variant.name} is retiring"))
-            return
+            return 0
         now = self._clock()
         number = next(self._ids)
         self._pending[number] = _Pending(inputs, rows, now, done)
@@ -112,6 +116,14 @@ class Replica:
         if not self._turning:  # one turn for all that arrives together
             self._turning = True
             self._loop.call_soon(self._turn)
+        return number
+
+    def cancel(self, number: int) -> None:
+        """Nobody waits for that query any more: let it go, unless it runs or has left."""
+        with self._lock:
+            waited = self._batcher.cancel(number)
+        if waited:
+            self._leave(number, "cancelled", Unavailable("whoever asked has gone", 0.0))
 
     async def drain(self) -> None:
         """Take no more queries; return when the last one has left."""

@@ -258,7 +258,7 @@ class Router:
         if trip is not None:
             self._return(asked, trip)
             if trip.connection is not None:
-                trip.connection.forget(trip.call)
+                trip.connection.take_back(trip.call)
         self._count_out("cancelled", asked.query, None)
 
     def _leave(self, asked: Asked, outcome: Answer | Exception) -> None:

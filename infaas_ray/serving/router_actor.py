@@ -14,13 +14,14 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from infaas_ray.config import Settings
 from infaas_ray.domain import SLO, Answer, OnMiss, Query, application_name
-from infaas_ray.errors import InfaasError, ReplicaLost
+from infaas_ray.errors import InfaasError, ReplicaLost, Unavailable
 from infaas_ray.policy.rhythm import REPORT_S, SAME_LOAD_S
 from infaas_ray.policy.routing import ReadyReplica
 from infaas_ray.serving.channel import Incoming, Reply, Server, actor_in, socket_folder
 from infaas_ray.serving.http_door import HttpDoor
 from infaas_ray.serving.ingress import HttpApp
 from infaas_ray.serving.interpreter import settle
+from infaas_ray.serving.journey import Asked
 from infaas_ray.serving.metrics import Metrics
 from infaas_ray.serving.router import Router
 from infaas_ray.serving.workers import CONTROLLER
@@ -151,7 +152,12 @@ class RouterActor:
             bundle=bundle,
             application=application_name(fields.get("application", "")),
         )
-        self._router.submit(query, partial(_tell, call))
+        asked = self._router.submit(query, partial(_tell, call))
+        call.on_taken_back(partial(self._take_back, asked, call))
+
+    def _take_back(self, asked: Asked, call: Incoming) -> None:
+        self._router.cancel(asked)
+        call.fail(Unavailable("whoever asked has gone", 0.0))
 
 
 def _tell(call: Incoming, outcome: Answer | Exception) -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -164,7 +165,8 @@ class VariantActor:
         return result_fields(result), result.outputs
 
     def _on_call(self, call: Incoming) -> None:
-        assert self._replica is not None
+        replica = self._replica
+        assert replica is not None
 
         def done(result: Result | InfaasError) -> None:
             if isinstance(result, Result):
@@ -173,7 +175,8 @@ class VariantActor:
                 call.fail(result)
 
         fields = call.fields
-        self._replica.submit(call.arrays, fields["rows"], fields["remaining_s"], done, fields["offline"])
+        number = replica.submit(call.arrays, fields["rows"], fields["remaining_s"], done, fields["offline"])
+        call.on_taken_back(partial(replica.cancel, number))
 
 
 def _load(spec: ReplicaSpec) -> LoadedModel:

@@ -102,6 +102,38 @@ async def test_calls_on_a_connection_that_ends_fail_at_once(server: tuple[Server
         await connection.call("echo", {}, {})
 
 
+async def test_a_call_that_is_taken_back_is_told_and_answered_once(server: tuple[Server, str]) -> None:
+    connection = await connect(server[1], SECRET)
+    waiting = asyncio.create_task(connection.call("hold", {}, {}))
+    await connection.call("echo", {}, {})
+    call, told = held.pop(), []
+    call.on_taken_back(lambda: told.append("back"))
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    await connection.call("echo", {}, {})  # frames come in order
+    assert told == ["back"]
+    call.fail(Unavailable("nobody waits"))
+    assert (await connection.call("echo", {"n": 1}, {})).fields == {"n": 1}
+    await connection.close()
+    assert told == ["back"]
+
+
+async def test_what_is_asked_by_who_is_gone_is_taken_back_unless_it_was_answered(server: tuple[Server, str]) -> None:
+    connection = await connect(server[1], SECRET)
+    waiting = [asyncio.create_task(connection.call("hold", {"n": n}, {})) for n in range(3)]
+    await connection.call("echo", {}, {})
+    gone, told = asyncio.Event(), []
+    for call in (held.pop(), held.pop(), held.pop()):
+        if call.fields["n"] == 0:
+            call.reply({}, {})
+        call.on_taken_back(lambda n=call.fields["n"]: (told.append(n), gone.set()))  # type: ignore[misc]
+    await waiting[0]
+    connection.drop()
+    await asyncio.wait(waiting)
+    await asyncio.wait_for(gone.wait(), 10.0)
+    assert sorted(told) == [1, 2]
+
+
 async def test_who_answers_others_is_not_gone(server: tuple[Server, str]) -> None:
     connection = await connect(server[1], SECRET)
     waiting = asyncio.create_task(connection.call("hold", {}, {}, patience_s=0.0))

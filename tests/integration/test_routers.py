@@ -81,7 +81,8 @@ class Bench:
                 call.fail(result)
 
         f = call.fields
-        self.replica.submit(call.arrays, f["rows"], f["remaining_s"], done, f["offline"])
+        number = self.replica.submit(call.arrays, f["rows"], f["remaining_s"], done, f["offline"])
+        call.on_taken_back(lambda: self.replica.cancel(number))
         self.most_queued = max(self.most_queued, self.replica.queued_rows)
 
     def routers(self, address: str, count: int) -> list[Router]:
@@ -219,6 +220,7 @@ async def test_a_client_that_goes_away_is_counted_and_its_load_is_not(bench: Ben
     assert counts["cancelled"] > 0
     assert counts["accepted"] == 10 == counts["answered"] + counts["cancelled"]
     assert (await router.query(query(latency_s=1.0))).slo_met
+    assert bench.replica.counts["cancelled"] > 0, "what waited there was computed for nobody"
 
 
 async def test_a_replica_that_no_channel_reaches_is_asked_through_ray(bench: Bench, tmp_path: Path) -> None:

@@ -293,10 +293,23 @@ def test_every_replica_also_answers_through_its_actor(client: Client, settings: 
     assert found
 
 
+def test_a_driver_that_goes_takes_back_what_waits(client: Client, settings: Settings, x: np.ndarray) -> None:
+    def cancelled() -> int:
+        return int(launch.status(settings)["queries"].get("cancelled", 0))
+
+    before = cancelled()
+    with launch.open_system(settings) as leaving:
+        leaving.query("large", {"x": x})
+        for _ in range(300):
+            leaving.submit("large", {"x": x})
+        time.sleep(0.2)  # on their way
+    wait_for(lambda: cancelled() > before)
+
+
 def test_every_query_is_accounted_for(client: Client, settings: Settings) -> None:
     def settled() -> bool:
         counts = launch.status(settings)["queries"]
-        fates = sum(counts.get(name, 0) for name in ("answered", "rejected", "expired", "failed"))
+        fates = sum(counts.get(name, 0) for name in ("answered", "rejected", "expired", "failed", "cancelled"))
         return bool(counts.get("accepted", 0) == fates > 0)
 
     wait_for(settled)

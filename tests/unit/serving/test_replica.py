@@ -17,7 +17,7 @@ from infaas_ray.domain import (
     UseCase,
     Variant,
 )
-from infaas_ray.errors import DeadlineExceeded, InfaasError, ReplicaLost, VariantFailed
+from infaas_ray.errors import DeadlineExceeded, InfaasError, ReplicaLost, Unavailable, VariantFailed
 from infaas_ray.serving.replica import Replica, Result
 
 X = TensorSpec(name="x", datatype="FP32", shape=(-1, 2))
@@ -71,6 +71,10 @@ class Model:
         self.closed = True
 
 
+def assert_set(event: threading.Event) -> None:
+    assert event.wait(10.0)
+
+
 class Bench:
     """A replica and what came out of it."""
 
@@ -82,10 +86,10 @@ class Bench:
         self.replica = Replica(self.model, VARIANT, ARCHITECTURE, PROFILE, executor, clock=lambda: self.now)
         self.fates: dict[int, list[Result | InfaasError]] = {}
 
-    def submit(self, number: int, rows: int = 1, remaining_s: float | None = None) -> None:
+    def submit(self, number: int, rows: int = 1, remaining_s: float | None = None) -> int:
         x = np.full((rows, 2), number, np.float32)
         fate = self.fates.setdefault(number, [])
-        self.replica.submit({"x": x}, rows, remaining_s, fate.append)
+        return self.replica.submit({"x": x}, rows, remaining_s, fate.append)
 
     def _compute(self) -> None:
         self.now += self.takes_s
@@ -129,7 +133,24 @@ async def test_what_cannot_be_in_time_expires_and_costs_no_compute(bench: Bench)
     assert isinstance(bench.fate(1), Result)
     assert isinstance(bench.fate(2), DeadlineExceeded)
     assert bench.model.batches == [1]
-    assert bench.replica.counts == {"answered": 1, "expired": 1, "failed": 0, "batches": 1}
+    assert bench.replica.counts == {"answered": 1, "expired": 1, "failed": 0, "cancelled": 0, "batches": 1}
+
+
+async def test_who_has_gone_is_let_go_while_it_waits(bench: Bench) -> None:
+    began, release = threading.Event(), threading.Event()
+    bench.model.computing = lambda: (began.set(), assert_set(release))[1]
+    runs = bench.submit(1)
+    await asyncio.to_thread(assert_set, began)
+    waits, stays = bench.submit(2), bench.submit(3)
+    for number in (runs, waits, waits, stays + 1):  # what runs, what has left, and what never was, is left alone
+        bench.replica.cancel(number)
+    assert isinstance(bench.fate(2), Unavailable)
+    release.set()
+    await bench.replica.drain()
+    assert isinstance(bench.fate(1), Result)
+    assert isinstance(bench.fate(3), Result)
+    assert bench.model.batches == [1, 1]
+    assert bench.replica.counts == {"answered": 2, "expired": 0, "failed": 0, "cancelled": 1, "batches": 2}
 
 
 @pytest.mark.parametrize(
@@ -184,7 +205,7 @@ async def test_what_expires_while_a_batch_computes_leaves_after_it(bench: Bench)
     assert isinstance(answered, Result)
     assert (answered.queue_s, answered.compute_s) == (1.0, 1.0)
     assert isinstance(bench.fate(3), DeadlineExceeded)
-    assert bench.replica.counts == {"answered": 2, "expired": 1, "failed": 0, "batches": 2}
+    assert bench.replica.counts == {"answered": 2, "expired": 1, "failed": 0, "cancelled": 0, "batches": 2}
 
 
 async def test_a_result_that_cannot_be_told_takes_no_other_with_it(bench: Bench) -> None:
