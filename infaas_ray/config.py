@@ -184,13 +184,19 @@ def from_yaml(text: str) -> Any:
     return yaml.load(text, _YamlLoader)  # noqa: S506  # both loaders are safe ones
 
 
+def read_yaml(path: Path) -> Any:
+    """What a YAML file says. Raises OSError, and ConfigError where it is no YAML."""
+    try:
+        return from_yaml(path.read_text(encoding="utf-8-sig"))
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a number that is none
+        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        content = from_yaml(path.read_text())
+        content = read_yaml(path)
     except FileNotFoundError:
         raise ConfigError(f"there is no configuration file {path}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(content or {}, dict):
         raise ConfigError(f"{path} must hold keys and values, such as 'http: {{port: 8000}}'")
     return content or {}

@@ -37,6 +37,7 @@ def main() -> None:
         paths = [_path(x) for x in options.scenario or (*ORIGINAL, *HARDER)]
         seeds = range(1, options.seeds + 1)
         jobs = [job(x.stem, read_scenario(x), seeds, options.strategy) for x in paths]
+        _check(options.strategy, jobs)
         store = Store(FOLDER, fresh=options.fresh)
         founds = make_all(jobs, store, pool, told)
         benches = [_bench(x, options.strategy) for x in jobs if x.name in RAMPED and options.ramp_seeds]
@@ -46,6 +47,15 @@ def main() -> None:
     folder = options.out or _folder(options)
     write(folder, founds, found, tables.throughput(benches, rates) if benches else (), about)
     _tell(founds, found, folder)
+
+
+def _check(only: Sequence[str], jobs: Sequence[Job]) -> None:
+    """End where a strategy is asked for that no scenario has."""
+    known = {x.name for one in jobs for x in one.lineup.entries}
+    for name in only:
+        if name not in known:
+            shapes = "planner, infaas, proteus, model-switching, queue-length, 'Clipper+ CHOICE', 'SM+ CHOICE'"
+            raise SystemExit(f"no scenario has a strategy {name!r}; there are {shapes}, CHOICE as in the README")
 
 
 def _bench(one: Job, only: Sequence[str]) -> Bench:
@@ -67,6 +77,11 @@ def _options() -> argparse.Namespace:
     options = parser.parse_args()
     if len({Path(x).stem for x in options.scenario or ()}) < len(options.scenario or ()):
         parser.error("scenarios must differ by the names of their files")
+    for name in options.scenario or ():
+        if not _path(name).is_file():
+            parser.error(f"there is no scenario {name!r}; known ones: {', '.join((*ORIGINAL, *HARDER))}, or a file")
+    if options.seeds < 1 or options.ramp_seeds < 0 or options.jobs < 1:
+        parser.error("--seeds and --jobs must be at least 1, --ramp-seeds at least 0")
     return options
 
 

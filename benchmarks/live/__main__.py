@@ -52,6 +52,8 @@ def arguments() -> argparse.Namespace:
             if x not in known:
                 parser.error(f"{x!r} is none of {', '.join(known)}")
         setattr(given, name, chosen)
+    if given.repetitions < 1:
+        parser.error("--repetitions must be at least 1")
     return given
 
 
@@ -144,7 +146,7 @@ def _parity(
     pairs, replays = measure_parity(
         given.cache, variants, asked, given.parity_qps or _PARITY_QPS, given.repetitions, _say
     )
-    numbers = {name: spread([value]) for name, value in parity_numbers(pairs).items()}
+    numbers = parity_numbers(pairs)
     table = parity_table(pairs, replays)
     print(f"\n{table}", flush=True)
     (given.results / "parity.md").write_text(f"{facts}\n\n{table}\n{number_table(numbers)}")

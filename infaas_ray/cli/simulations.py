@@ -8,6 +8,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from infaas_ray.cli.command import command, err, out, show, silent_libraries, table
 from infaas_ray.config import Settings
+from infaas_ray.errors import InvalidInput
 from infaas_ray.simulator.fluid import FluidBound
 from infaas_ray.simulator.page import write_page
 from infaas_ray.simulator.report import RunResult, to_json
@@ -19,7 +20,9 @@ from infaas_ray.simulator.tables import differences, overview
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--strategy", "names", multiple=True, help="A strategy of the file (again for more); default: its first.")
 @click.option("--compare", is_flag=True, help="Run all strategies of the file.")
-@click.option("--seeds", type=click.IntRange(1), help="That many seeds from 1 on, instead of those of the file.")
+@click.option(
+    "--seeds", type=click.IntRange(1, 10_000), help="That many seeds from 1 on, instead of those of the file."
+)
 @click.option("--html", type=click.Path(path_type=Path), help="Write a page with plots there.")
 @command
 def simulate(
@@ -32,6 +35,10 @@ def simulate(
     html: Path | None,
 ) -> None:
     """What a workload would cost and how it would be served: FILE describes it (see configs/simulations)."""
+    if compare and names:
+        raise InvalidInput("--compare runs all strategies of the file; leave out --strategy, or --compare")
+    if html is not None and not html.absolute().parent.is_dir():
+        raise InvalidInput(f"--html: there is no folder {html.absolute().parent}; make it first")
     scenario = read_scenario(file)
     if seeds is not None:
         scenario = scenario.with_seeds(range(1, seeds + 1))

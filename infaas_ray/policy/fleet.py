@@ -275,7 +275,7 @@ class Fleet:
             case WorkerInterrupted():
                 return self._interrupt(event, now)
             case LaunchFailed():
-                self.machines.failed(event.worker_type, event.reason, now)
+                self.machines.failed(event.worker_type, event.reason, now, event.coming)
             case ReplicaReady():
                 return self._ready(event, now)
             case ReplicaFailed() | ReplicaDied() | ReplicaDrained() | ReplicaStopped():

@@ -1,8 +1,9 @@
 """The books of machines: how many of each type were asked for, which are still to come, and which types cannot be had.
 
-Rules: what is asked for and has not joined is *booting*. A launch that fails, or that has not joined after
-`OVERDUE` times the type's usual boot time (at least `_OVERDUE_LEAST_S`), ends what is booting of its type and blocks
-the type: for `FIRST_BLOCK_S`, then twice as long each time. How long a boot takes is learned from every join.
+Rules: what is asked for and has not joined is *booting*. A launch that fails blocks its type: for `FIRST_BLOCK_S`, then
+twice as long each time; what was asked for of it is given up, but for what is known to be starting. What has not joined
+after `OVERDUE` times the type's usual boot time (at least `_OVERDUE_LEAST_S`) has failed, too. How long a boot takes is
+learned from every join.
 """
 
 from collections.abc import Mapping
@@ -48,10 +49,11 @@ class Machines:
             usual = self._boot_s.get(worker_type, took_s)
             self._boot_s[worker_type] = usual + _LEARNING * (took_s - usual)
 
-    def failed(self, worker_type: str, reason: str, now: float) -> None:
-        """A launch failed: nothing more of this type is to come for a while."""
+    def failed(self, worker_type: str, reason: str, now: float, coming: int = 0) -> None:
+        """A launch failed: no more of this type than the `coming` are to come for a while."""
         if self.booting(worker_type):
-            self._asked[worker_type].clear()
+            asked = self._asked[worker_type]
+            del asked[: max(0, len(asked) - coming)]
             self._failed[worker_type] = reason
             self.blocks.failed(Attempt(worker_type), reason, permanent=False, now=now)
 
@@ -60,8 +62,9 @@ class Machines:
         for name, asked in self._asked.items():
             if asked and name in types:
                 limit_s = max(_OVERDUE_LEAST_S, OVERDUE * self.boot_s(types[name]))
-                if now - asked[0] > limit_s:
-                    self.failed(name, f"a worker did not come within {limit_s:.0f} s", now)
+                timely = sum(now - at <= limit_s for at in asked)
+                if timely < len(asked):
+                    self.failed(name, f"a worker did not come within {limit_s:.0f} s", now, timely)
 
     def take_failed(self) -> dict[str, str]:
         """The types that failed since the last call, and why."""

@@ -57,10 +57,14 @@ class WorkerInterrupted(Message, frozen=True, kw_only=True):
 
 
 class LaunchFailed(Message, frozen=True, kw_only=True):
-    """The provider could not start workers of a type (no capacity, quota, a wrong setting)."""
+    """The provider could not start workers of a type (no capacity, quota, a wrong setting).
+
+    `coming`: how many others of the type, asked for too, are known to be starting.
+    """
 
     worker_type: str
     reason: str
+    coming: int = 0
 
 
 class PlanMade(Message, frozen=True, kw_only=True):

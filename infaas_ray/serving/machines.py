@@ -45,13 +45,14 @@ _CALL_S = 5
 class Observed:
     """What the autoscaler says.
 
-    `asked`: the request that stands, in workers by type. `pending`: how many of each type are on their way.
-    `failed`: all launches that failed, as Ray lists them. `draining`: workers that are being drained, and the seconds
-    they have left.
+    `asked`: the request that stands, in workers by type. `pending`: how many of each type are on their way, those
+    included that are tried again; `starting`: how many of them the provider has granted. `failed`: all launches that
+    failed, as Ray lists them. `draining`: workers that are being drained, and the seconds they have left.
     """
 
     asked: Mapping[str, int] = field(default_factory=dict)
     pending: Mapping[str, int] = field(default_factory=dict)
+    starting: Mapping[str, int] = field(default_factory=dict)
     failed: Sequence[Any] = ()
     draining: Mapping[str, float] = field(default_factory=dict)
 
@@ -115,7 +116,8 @@ class Machines:
             return  # what a former controller asked for stands until the policy says otherwise
         wanted, cut = self.wanted()
         for name, reason in cut.items():
-            self._report(LaunchFailed(worker_type=name, reason=reason))
+            here = sum(x.worker_type == name and not x.released for x in self._fleet.workers.values())
+            self._report(LaunchFailed(worker_type=name, reason=reason, coming=max(0, wanted.get(name, 0) - here)))
         now = time.monotonic()
         if wanted != self._asked or now - self._asked_at >= _RENEW_S:
             self._asked, self._asked_at = wanted, now
@@ -165,7 +167,7 @@ class Machines:
         """Ask the autoscaler how it stands; failed launches are reported, and refused drains tried again."""
         self.observed = await self._call(observe, self._address)
         for name, reason in self._failures.fresh(self.observed.failed).items():
-            self._report(LaunchFailed(worker_type=name, reason=reason))
+            self._report(LaunchFailed(worker_type=name, reason=reason, coming=self.observed.starting.get(name, 0)))
         self._releasing &= self._fleet.workers.keys()
         for worker in self._releasing - self.observed.draining.keys():
             await self._drain(worker)
@@ -230,10 +232,11 @@ def observe(address: str) -> Observed:
     pending: Counter[str] = Counter()
     for launch in status.pending_launches:
         pending[launch.ray_node_type_name] += launch.count
-    pending.update(x.ray_node_type_name for x in status.pending_nodes)
+    starting = Counter(x.ray_node_type_name for x in status.pending_nodes)
+    pending += starting
     now_ms = time.time() * 1000
     draining = {
         node: max(0.0, (deadline_ms - now_ms) / 1000) if deadline_ms else _NO_DEADLINE_S
         for node, deadline_ms in GcsClient(address=address).get_draining_nodes(timeout=_CALL_S).items()
     }
-    return Observed(asked=+asked, pending=pending, failed=status.failed_launches, draining=draining)
+    return Observed(asked=+asked, pending=pending, starting=starting, failed=status.failed_launches, draining=draining)

@@ -11,8 +11,10 @@ from typing import Protocol
 
 import numpy as np
 
-from infaas_ray.simulator.rates import Floats, Rates, positive
+from infaas_ray.errors import InvalidInput
+from infaas_ray.simulator.rates import Floats, Rates
 
+_MOST_VARIATION = 100.0
 CHUNK = 8192  # arrivals drawn at once
 
 
@@ -43,7 +45,8 @@ class Gamma:
     variation: float
 
     def __post_init__(self) -> None:
-        positive(variation=self.variation)
+        if not 0 < self.variation <= _MOST_VARIATION:
+            raise InvalidInput(f"variation must be above 0 and at most {_MOST_VARIATION:g}, not {self.variation!r}")
 
     def gaps(self, rng: np.random.Generator, count: int) -> Floats:
         """See Process."""

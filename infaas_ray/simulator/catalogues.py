@@ -24,10 +24,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from infaas_ray.config import PriceSettings, Settings, from_yaml
+from infaas_ray.config import PriceSettings, Settings, read_yaml
 from infaas_ray.domain import (
     Accuracy,
     AccuracySource,
@@ -119,12 +118,10 @@ def load_catalogue(path: Path) -> Catalog:
     Raises ConfigError where the file is wrong, InvalidInput where one that it names is.
     """
     try:
-        content = from_yaml(path.read_text())
+        content = read_yaml(path)
         file = _File.model_validate(content)
     except OSError as error:
         raise ConfigError(f"cannot read the catalogue {path}: {error}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from None
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, x['loc'])) or 'the file'}: {x['msg']}" for x in error.errors())
         raise ConfigError(f"{path}: {problems}") from None
@@ -236,14 +233,14 @@ def _architectures(use_cases: Sequence[_UseCase]) -> dict[str, Architecture]:
 
 def _published(path: Path, known: Mapping[str, Architecture], sources: Mapping[str, str]) -> Iterator[Measured]:
     try:
-        with path.open(newline="") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             for number, row in enumerate(csv.DictReader(file), 2):
                 try:
                     yield _row(row, known, sources)
-                except (KeyError, ValueError, TypeError, AttributeError, InvalidInput) as error:
+                except (KeyError, ValueError, OverflowError, TypeError, AttributeError, InvalidInput) as error:
                     what = f"there is no column {error}" if isinstance(error, KeyError) else str(error)
                     raise InvalidInput(f"{path}, line {number}: {what}") from None
-    except OSError as error:
+    except (OSError, UnicodeError, csv.Error) as error:
         raise InvalidInput(f"cannot read {path}: {error}") from None
 
 

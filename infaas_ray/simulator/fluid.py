@@ -1,5 +1,8 @@
 """The fluid bound: what serving everything would cost at least, if queries flowed evenly through each window.
 
+Machines are paid by windows of a minute, as providers bill at least so long. Who may pay for less, on machines that
+boot in seconds, can get below; nobody gets below `usd_divisible`.
+
 Rule: per window, the cheapest whole machines whose processors and devices suffice for all that arrives in it, each
 query on a variant that meets its SLO, in the largest batches whose profiled median keeps the latency bound. Nothing
 waits, nothing varies, nothing boots or loads, and memory is free. An integer program per window, of which the proven

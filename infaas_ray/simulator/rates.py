@@ -49,6 +49,12 @@ def _not_negative(**numbers: float) -> None:
             raise InvalidInput(f"{name} must be 0 or more, not {number!r}")
 
 
+def _between(low_qps: float, high_qps: float) -> None:
+    _not_negative(low_qps=low_qps)
+    if low_qps > high_qps:
+        raise InvalidInput(f"low_qps must be at most high_qps, {high_qps:g}, not {low_qps!r}")
+
+
 def step_middles(step_s: float, duration_s: float) -> Iterator[Floats]:
     """The middles of all steps in seconds, a block at a time."""
     steps = int(np.ceil(duration_s / step_s - 1e-9))
@@ -88,7 +94,7 @@ class Steady:
 
     def __post_init__(self) -> None:
         positive(high_qps=self.high_qps, duration_s=self.duration_s, hold_s=self.hold_s)
-        _not_negative(low_qps=self.low_qps, span=self.high_qps - self.low_qps)
+        _between(self.low_qps, self.high_qps)
 
     @property
     def step_s(self) -> float:
@@ -112,7 +118,7 @@ class Fluctuating:
 
     def __post_init__(self) -> None:
         positive(high_qps=self.high_qps, period_s=self.period_s, duration_s=self.duration_s, step_s=self.step_s)
-        _not_negative(low_qps=self.low_qps, span=self.high_qps - self.low_qps)
+        _between(self.low_qps, self.high_qps)
 
     def blocks(self, rng: np.random.Generator) -> Iterator[Floats]:
         """See Rates."""
@@ -138,6 +144,8 @@ class OnOff:
     def __post_init__(self) -> None:
         positive(on_qps=self.on_qps, on_s=self.on_s, off_s=self.off_s, duration_s=self.duration_s, step_s=self.step_s)
         _not_negative(off_qps=self.off_qps)
+        if min(self.on_s, self.off_s) < self.step_s / 1000:
+            raise InvalidInput("on_s and off_s must be at least a thousandth of step_s")
 
     def blocks(self, rng: np.random.Generator) -> Iterator[Floats]:
         """See Rates."""

@@ -14,12 +14,11 @@ Paths are relative to the file. A key that is not known is an error.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from infaas_ray.config import from_yaml
+from infaas_ray.config import read_yaml
 from infaas_ray.errors import ConfigError, InvalidInput, one_of
 from infaas_ray.policy.planner.problem import Plan, PlanProblem
 from infaas_ray.policy.planner.solve import solve
@@ -34,6 +33,7 @@ from infaas_ray.simulator.workload_file import read_workload
 from infaas_ray.simulator.world import World, arrivals_rng
 
 _PATIENCE = 10.0  # times the solver's time limit: a run must not depend on how busy the machine is that simulates it
+_LONGEST_S = 366 * 86_400.0
 Progress = Callable[[str, int, float], None]  # strategy, seed, share of the run that is done
 
 
@@ -42,10 +42,10 @@ class _File(BaseModel):
 
     catalogue: Path
     workload: Any
-    duration_s: float = Field(gt=0)
+    duration_s: float = Field(gt=0, le=_LONGEST_S)
     warmup_s: float = Field(default=0.0, ge=0)
     strategies: Mapping[str, ScalingSettings] = {}
-    seeds: tuple[int, ...] = Field(default=(1,), min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**63)], ...] = Field(default=(1,), min_length=1)
     world: WorldSettings = WorldSettings()
     bins: int = Field(default=120, ge=1, le=10_000)
 
@@ -109,9 +109,17 @@ def read_scenario(path: Path) -> Scenario:
         for name in part:
             if name not in catalog.worker_types:
                 raise ConfigError(f"{path}: world: {one_of('worker type', name, list(catalog.worker_types))}")
+    for name, scaling in file.strategies.items():
+        for target in scaling.keep_warm:
+            if target not in (known := catalog.targets()):
+                raise ConfigError(f"{path}: strategies.{name}.keep_warm: {one_of('target', target, list(known))}")
+    try:
+        workload = read_workload(file.workload, catalog, path.parent)
+    except InvalidInput as error:
+        raise ConfigError(f"{path}: {error}") from None
     return Scenario(
         catalog=catalog,
-        workload=read_workload(file.workload, catalog, path.parent),
+        workload=workload,
         duration_s=file.duration_s,
         warmup_s=file.warmup_s,
         strategies=dict(file.strategies) or {"planner": ScalingSettings()},
@@ -123,11 +131,9 @@ def read_scenario(path: Path) -> Scenario:
 
 def _read(path: Path) -> _File:
     try:
-        content = from_yaml(path.read_text())
+        content = read_yaml(path)
     except OSError as error:
         raise ConfigError(f"cannot read the scenario {path}: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(content, Mapping):
         raise ConfigError(f"{path} must hold keys and values: catalogue, workload, duration_s and so on")
     for key in content:
@@ -140,6 +146,8 @@ def _read(path: Path) -> _File:
         raise ConfigError(f"{path}: {problems}") from None
     if file.warmup_s >= file.duration_s:
         raise ConfigError(f"{path}: warmup_s must be less than duration_s")
+    if len(set(file.seeds)) < len(file.seeds):
+        raise ConfigError(f"{path}: seeds must differ, or the same run would count twice")
     return file
 
 

@@ -2,10 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from math import isfinite
 from typing import Any, ClassVar
 
 from infaas_ray.errors import ConfigError
+
+_LEAST = {"routers": 1}
+
+
+def _most(name: str) -> float:
+    """What a number of that name may be at most: seconds up to a month, deviations of a logarithm up to 3."""
+    if name.endswith("_jitter"):
+        return 3.0
+    return 30 * 86_400.0 if name.endswith(("_s", "_s_per_variable")) else 1e6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +33,8 @@ class WorldSettings:
     - `start_overhead_s`: what the start of a replica takes beyond the profiled load: the making of its process.
     - `stop_s`: how long a replica takes to end.
     - `start_jitter`, `boot_jitter`: standard deviation of the logarithm of starts and of boots.
-    - `start_failures`, `launch_failures`: shares of starts and of launches that fail, after `launch_failure_s`.
+    - `start_failures`, `launch_failures`: shares of starts and of launches that fail, the latter after
+      `launch_failure_s`.
     - `most_workers`: what the provider has, by worker type; more launches fail.
     - `replica_crashes_per_hour`, `worker_crashes_per_hour`: of each one that runs, without notice.
     - `interruptions_per_hour`: of each spot machine, with `notice_s` of notice.
@@ -70,9 +79,9 @@ class WorldSettings:
             if isinstance(value, Mapping):
                 if any(count < 0 for count in value.values()):
                     raise ConfigError(f"world.{name} must map worker types to counts, 0 or more")
-            elif not isfinite(value) or value < (1 if name == "routers" else 0):
-                least = 1 if name == "routers" else 0
-                raise ConfigError(f"world.{name} must be a number of at least {least}, not {value!r}")
+            elif not _LEAST.get(name, 0) <= value <= _most(name):
+                span = f"from {_LEAST.get(name, 0)} to {_most(name):g}"
+                raise ConfigError(f"world.{name} must be a number {span}, not {value!r}")
         self._check_way()
         for name in ("start_failures", "launch_failures"):
             if getattr(self, name) > 1:
@@ -84,6 +93,6 @@ class WorldSettings:
         if (p95_s, p99_s) != (None, None) and not drawn:
             raise ConfigError("world: way_p95_s and way_p99_s belong together and must not fall from way_s on")
         computed_s = self.way_loop_s + self.way_work_s
-        if computed_s > self.way_s:
+        if computed_s > self.way_s * (1 + 1e-9):  # what is written with few digits adds up to a little more
             parts = f"at most {self.way_s:g} together, not {computed_s:g}"
             raise ConfigError(f"world.way_loop_s and world.way_work_s are parts of way_s, {parts}")

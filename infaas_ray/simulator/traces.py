@@ -6,12 +6,14 @@ ending in `.gz` are read as they are. A wrong file raises InvalidInput that name
 
 import csv
 import gzip
+import zlib
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
+from math import inf, isfinite
 from pathlib import Path
 from typing import Literal, TextIO
 
@@ -22,6 +24,9 @@ from infaas_ray.simulator.rates import BLOCK, Floats, positive
 
 _AZURE_COLUMNS = ("HashOwner", "HashApp", "HashFunction", "Trigger")
 _MINUTE_S = 60.0
+_ENCODING = "utf-8-sig"  # with the mark that some programs begin a file with, or without
+_MOST_STEPS = 100_000_000
+_MOST_COUNT = 1e12
 _SECONDS: dict[str, float] = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 
 
@@ -35,7 +40,7 @@ class Trace:
     def __post_init__(self) -> None:
         positive(step_s=self.step_s)
         if self.qps.ndim != 1 or not len(self.qps) or not np.all(np.isfinite(self.qps)) or np.any(self.qps < 0):
-            raise InvalidInput("a trace is a row of numbers, 0 or more, and not empty")
+            raise InvalidInput("a trace is a row of rates, each 0 or more, and not empty")
 
     @property
     def duration_s(self) -> float:
@@ -63,6 +68,7 @@ class Trace:
         """All rates times one factor, so that the mean or the greatest becomes this."""
         if (mean_qps is None) == (peak_qps is None):
             raise InvalidInput("scale to a mean or to a peak")
+        positive(**{"mean_qps" if peak_qps is None else "peak_qps": mean_qps or peak_qps or 0.0})
         now = self.mean_qps if peak_qps is None else float(self.qps.max())
         if now <= 0:
             raise InvalidInput("a trace without queries cannot be scaled")
@@ -93,6 +99,7 @@ class Trace:
         "cut" takes such runs of zeros out; "bridge" replaces them by a line from the step before to the one after.
         """
         qps = self.qps.copy()
+        positive(gap_s=least_s)
         gap = np.zeros(len(qps), dtype=bool)
         for first, end in _zero_runs(qps):
             if (end - first) * self.step_s >= least_s:
@@ -116,12 +123,12 @@ def _zero_runs(numbers: Floats) -> list[tuple[int, int]]:
 def _open(path: Path) -> Iterator[TextIO]:
     try:
         with (
-            gzip.open(path, "rt", encoding="utf-8", newline="")
+            gzip.open(path, "rt", encoding=_ENCODING, newline="")
             if path.suffix == ".gz"
-            else path.open(encoding="utf-8", newline="")
+            else path.open(encoding=_ENCODING, newline="")
         ) as file:
             yield file
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, ValueError, zlib.error, csv.Error) as error:
         raise InvalidInput(f"cannot read {path}: {error}") from None
 
 
@@ -142,7 +149,7 @@ def _number(text: str, path: Path, line: int) -> float:
         number = float(text)
     except ValueError:
         number = -1.0
-    if not 0 <= number < float("inf"):
+    if not 0 <= number <= _MOST_COUNT:
         raise InvalidInput(f"{path}, line {line}: {text.strip()!r} is not a count")
     return number
 
@@ -188,7 +195,8 @@ def _azure_rows(path: Path) -> Iterator[tuple[str, Floats]]:
 def read_queries(path: Path, column: str, unit: Literal["s", "ms", "us", "ns", "iso"] = "s") -> Floats:
     """A CSV file with one row a query: the times in `column`, in seconds from the first, ascending.
 
-    `unit` is that of the numbers; "iso" reads dates such as 2024-05-12 10:00:00.25. Times that fall are sorted.
+    `unit` is that of the numbers; "iso" reads dates such as 2024-05-12 10:00:00.25, in UTC where they do not say
+    otherwise. Times that fall are sorted.
     """
     times = array("d")
     with _open(path) as file:
@@ -205,13 +213,24 @@ def read_queries(path: Path, column: str, unit: Literal["s", "ms", "us", "ns", "
 
 def _time(text: str, unit: str, path: Path, line: int) -> float:
     try:
-        return datetime.fromisoformat(text.strip()).timestamp() if unit == "iso" else float(text) * _SECONDS[unit]
+        if unit == "iso":
+            date = datetime.fromisoformat(text.strip())
+            return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+        time_s = float(text) * _SECONDS[unit]
     except (ValueError, AttributeError, TypeError):
-        raise InvalidInput(f"{path}, line {line}: {text!r} is not a time in {unit}") from None
+        time_s = inf
+    if not isfinite(time_s):
+        raise InvalidInput(f"{path}, line {line}: {text!r} is not a time in {unit}")
+    return time_s
 
 
 def counted(times: Floats, step_s: float = 1.0) -> Trace:
     """Times of queries as rates per step, to be scaled or drawn anew."""
+    positive(step_s=step_s)
+    if times[-1] / step_s > _MOST_STEPS:
+        raise InvalidInput(
+            f"the queries are {times[-1]:.3g} s apart, too long for steps of {step_s:g} s: is the unit right?"
+        )
     counts = np.bincount((times // step_s).astype(np.int64))
     return Trace(qps=counts / step_s, step_s=step_s)
 

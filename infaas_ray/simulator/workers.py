@@ -153,13 +153,16 @@ class Provider:
         full = there >= settings.most_workers.get(kind.name, there + 1)
         if full or self._rng.random() < settings.launch_failures:
             reason = "the provider has no more of this type" if full else "the launch failed"
-            event = LaunchFailed(worker_type=kind.name, reason=reason)
-            self._engine.after(settings.launch_failure_s, self._tell, event)
+            self._engine.after(settings.launch_failure_s, self._failed, (kind.name, reason))
             return False
         machine = self._launch(kind)
         self._booting[kind.name].append(machine)
         self._engine.after(kind.boot_s * exp(settings.boot_jitter * self._rng.standard_normal()), self._booted, machine)
         return True
+
+    def _failed(self, launch: tuple[str, str]) -> None:
+        name, reason = launch
+        self._tell(LaunchFailed(worker_type=name, reason=reason, coming=len(self._booting[name])))
 
     def _launch(self, kind: WorkerType) -> Machine:
         self._made += 1

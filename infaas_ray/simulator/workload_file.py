@@ -18,6 +18,7 @@ may name environment variables. Rows of `queries` are counted per `step_s`, and 
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields
+from math import isfinite
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,6 +39,7 @@ from infaas_ray.simulator.rates import (
     Rates,
     Scaled,
     Steady,
+    positive,
 )
 from infaas_ray.simulator.traces import Trace, counted, read_azure, read_counts, read_queries
 from infaas_ray.simulator.workload import QueryKind, Workload
@@ -54,6 +56,8 @@ _SHAPES: Mapping[str, Callable[..., Rates]] = {
 }
 _PROCESSES: Mapping[str, Callable[..., Process]] = {"poisson": Poisson, "gamma": Gamma, "even": Even}
 _SLO_KEYS = ("latency_ms", "min_accuracy", "max_usd_per_1k", "on_miss", "offline")
+_MOST_QPS = 1e9
+_MOST_STEPS = 1e8  # of a shape: three years of seconds
 Section = Mapping[str, Any]
 T = TypeVar("T")
 
@@ -83,6 +87,8 @@ def _stream(content: object, catalog: Catalog, folder: Path, where: str) -> Stre
             rates=_rates(section["rates"], folder, f"{where}.rates"),
             process=_process(section.get("arrivals", {}), f"{where}.arrivals"),
         )
+    except ConfigError:  # it says where
+        raise
     except InvalidInput as error:
         raise ConfigError(f"{where}: {error}") from None
 
@@ -128,19 +134,32 @@ def _rates(content: object, folder: Path, where: str) -> Rates:
     shape = _choice(section, "shape", [*_SHAPES, "trace"], where)
     around = {key: section.pop(key) for key in ("factor", "speed", "hidden") if key in section}
     section.pop("shape")
+    for key, value in section.items():
+        if key.endswith("_qps") and isinstance(value, int | float) and value > _MOST_QPS:
+            raise ConfigError(f"{where}.{key} must be at most {_MOST_QPS:g}, not {value!r}")
     rates = _trace(section, folder, where) if shape == "trace" else _build(_SHAPES[shape], section, where)
     if "hidden" in around:
         hidden = _section(around.pop("hidden"), f"{where}.hidden")
         _only(hidden, ("factors", "stays_s"), f"{where}.hidden")
-        found = {key: msgspec.convert(hidden.get(key, ()), tuple[float, ...]) for key in ("factors", "stays_s")}
-        rates = MarkovModulated(rates=rates, **found)
-    if not around:
-        return rates
-    return Scaled(rates=rates, **{key: _number(value, f"{where}.{key}") for key, value in around.items()})
+        rates = MarkovModulated(
+            rates=rates, factors=_numbers(hidden, "factors", where), stays_s=_numbers(hidden, "stays_s", where)
+        )
+    if around:
+        rates = Scaled(rates=rates, **{key: _number(value, f"{where}.{key}") for key, value in around.items()})
+    if not rates.duration_s / rates.step_s <= _MOST_STEPS:
+        raise ConfigError(f"{where}: steps of {rates.step_s:g} s are too short for {rates.duration_s:g} s")
+    return rates
+
+
+def _numbers(section: Section, key: str, where: str) -> tuple[float, ...]:
+    found = section.get(key)
+    if not isinstance(found, Sequence) or isinstance(found, str):
+        raise ConfigError(f"{where}.hidden.{key} must be a list of numbers, not {found!r}")
+    return tuple(_number(x, f"{where}.hidden.{key}[{i}]") for i, x in enumerate(found))
 
 
 def _number(value: object, where: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
         raise ConfigError(f"{where} must be a number, not {value!r}")
     return float(value)
 
@@ -152,6 +171,7 @@ def _process(content: object, where: str) -> Process:
     return _build(_PROCESSES[name], section, where)
 
 
+_FORMAT_KEYS = {"counts": ("step_s",), "azure": ("files", "function"), "queries": ("step_s", "column", "unit")}
 _TRACE_KEYS = (
     *("format", "file", "files", "column", "unit", "step_s", "function"),
     *("gap_s", "gaps", "from_s", "until_s", "mean_qps", "peak_qps", "keep"),
@@ -174,16 +194,28 @@ def _trace(section: Section, folder: Path, where: str) -> Rates:
 
 
 def _recorded(section: Section, folder: Path, where: str) -> Trace:
-    paths = [_path(x, folder, where) for x in (section.get("files") or [section.get("file")])]
+    form = _choice(section, "format", tuple(_FORMAT_KEYS), where)
+    for key in ("files", "step_s", "function", "column", "unit"):
+        if key in section and key not in _FORMAT_KEYS[form]:
+            raise ConfigError(f"{where}.{key} is nothing for a trace of the format {form!r}")
+    if "file" in section and "files" in section:
+        raise ConfigError(f"{where}: a trace has `file` or `files`, not both")
+    files = section.get("files", [section.get("file")])
+    if not isinstance(files, Sequence) or isinstance(files, str) or not files:
+        raise ConfigError(f"{where}.files must be a list of names of files, not {files!r}")
+    paths = [_path(x, folder, where) for x in files]
     step_s = _number(section.get("step_s", 1.0), f"{where}.step_s")
-    match _choice(section, "format", ("counts", "azure", "queries"), where):
+    positive(step_s=step_s)
+    match form:
         case "counts":
             return read_counts(paths[0], step_s)
         case "azure":
-            rank = int(_number(section.get("function", 1), f"{where}.function"))  # 1: the one with most invocations
+            rank = section.get("function", 1)  # 1: the one with most invocations
+            if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
+                raise ConfigError(f"{where}.function must be a whole number from 1 on, not {rank!r}")
             found = list(read_azure(paths, most=rank).values())
-            if not 1 <= rank <= len(found):
-                raise ConfigError(f"{where}.function must be between 1 and {len(found)}, by falling invocations")
+            if rank > len(found):
+                raise ConfigError(f"{where}.function must be at most {len(found)}, as there are no more, not {rank}")
             return found[rank - 1]
         case _:
             unit = _choice(section, "unit", ("s", "ms", "us", "ns", "iso"), where, "s")
@@ -226,9 +258,15 @@ def _group(content: object, catalog: Catalog, where: str) -> tuple[Popular, floa
 def _hot_and_cold(content: object, catalog: Catalog, where: str) -> Popular:
     section = dict(_section(content, where))
     _only(section, ("order", "hot", "hot_share", "hot_bound_ms", "cold_factor", "exponent"), where)
-    if "hot_bound_ms" in section:
-        section["hot_bound_s"] = _number(section.pop("hot_bound_ms"), f"{where}.hot_bound_ms") / 1000
-    return hot_and_cold(catalog, **section)
+    order, hot = section.pop("order", []), section.pop("hot", 4)
+    if not isinstance(order, Sequence) or not all(isinstance(x, str) for x in order) or isinstance(order, str):
+        raise ConfigError(f"{where}.order must be a list of names of architectures, not {order!r}")
+    if not isinstance(hot, int):
+        raise ConfigError(f"{where}.hot must be a whole number, not {hot!r}")
+    numbers = {key: _number(value, f"{where}.{key}") for key, value in section.items()}
+    if "hot_bound_ms" in numbers:
+        numbers["hot_bound_s"] = numbers.pop("hot_bound_ms") / 1000
+    return hot_and_cold(catalog, order=order, hot=hot, **numbers)
 
 
 def _targets(section: Section, catalog: Catalog, where: str) -> Popular:
@@ -238,7 +276,7 @@ def _targets(section: Section, catalog: Catalog, where: str) -> Popular:
         raise ConfigError(f"{where} needs a `target`: a name, or a list of names by falling popularity")
     known = catalog.targets()
     for name in names:
-        if name not in known:
+        if not isinstance(name, str) or name not in known:
             raise ConfigError(f"{where}.target: {one_of('target', str(name), list(known))}")
     shares = zipf(len(names), _number(section.get("zipf", 0.0), f"{where}.zipf"))
     classes = _classes(section, where)
@@ -252,7 +290,10 @@ def _classes(section: Section, where: str) -> list[tuple[SLO, float]]:
     """SLOs with their shares; what a class does not say is as in its group."""
     common = {key: section[key] for key in _SLO_KEYS if key in section}
     found = []
-    for i, content in enumerate(section.get("classes", [{}])):
+    classes = section.get("classes", [{}])
+    if not isinstance(classes, Sequence) or isinstance(classes, str) or not classes:
+        raise ConfigError(f"{where}.classes must be a list of classes, each with its `share` and its SLO")
+    for i, content in enumerate(classes):
         place = f"{where}.classes[{i}]"
         own = dict(_section(content, place))
         _only(own, ("share", *_SLO_KEYS), place)
@@ -265,13 +306,15 @@ def _slo(section: dict[str, Any], where: str) -> SLO:
     latency_ms = section.pop("latency_ms", None)
     if latency_ms is not None:
         section["latency_s"] = _number(latency_ms, f"{where}.latency_ms") / 1000
+        if section["latency_s"] <= 0:
+            raise ConfigError(f"{where}.latency_ms must be above 0, not {latency_ms!r}")
     if "on_miss" in section:
         section["on_miss"] = OnMiss(_choice(section, "on_miss", [x.value for x in OnMiss], where))
     return _build(SLO, section, where)
 
 
 def _sized(popular: Popular, rows: object, where: str) -> Popular:
-    if isinstance(rows, int):
+    if isinstance(rows, int) and not isinstance(rows, bool):
         return with_rows(popular, {rows: 1.0})
     try:
         return with_rows(popular, msgspec.convert(rows, dict[int, float]))

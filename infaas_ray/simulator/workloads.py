@@ -5,6 +5,7 @@ Popularity follows Zipf's law: the r-th most popular has a share in proportion t
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,13 @@ from infaas_ray.domain import SLO, HardwareKind
 from infaas_ray.errors import InvalidInput
 from infaas_ray.policy.routing import Catalog, Offer
 from infaas_ray.simulator.arrivals import CHUNK, Poisson, Process, arrival_times
-from infaas_ray.simulator.rates import Floats, Rates
+from infaas_ray.simulator.rates import Floats, Rates, positive
 from infaas_ray.simulator.workload import Chunk, QueryKind, Workload
 
 
 def zipf(count: int, exponent: float = 1.0) -> tuple[float, ...]:
     """The shares of `count` things by falling popularity; they add up to 1. With exponent 0 all are alike."""
-    if count < 1 or exponent < 0:
+    if count < 1 or not 0 <= exponent < inf:
         raise InvalidInput("popularity needs at least one thing and an exponent of 0 or more")
     weights = np.arange(1, count + 1, dtype=float) ** -exponent
     return tuple((weights / weights.sum()).tolist())
@@ -36,7 +37,7 @@ class Popular:
     def __post_init__(self) -> None:
         if not self.kinds or len(self.kinds) != len(self.shares):
             raise InvalidInput(f"{len(self.kinds)} kinds of query need as many shares, not {len(self.shares)}")
-        if min(self.shares) < 0 or sum(self.shares) <= 0:
+        if not all(0 <= x < inf for x in self.shares) or not 0 < sum(self.shares) < inf:
             raise InvalidInput("shares of kinds must be 0 or more, and one above 0")
 
     def draw(self, rng: np.random.Generator, count: int) -> NDArray[np.int64]:
@@ -172,6 +173,7 @@ def hot_and_cold(
         raise InvalidInput(f"the catalogue has no architecture {unknown[0]!r}")
     if hot < 0 or not 0 <= hot_share <= 1:
         raise InvalidInput("hot must be 0 or more, and hot_share in 0..1")
+    positive(hot_bound_s=hot_bound_s, cold_factor=cold_factor)
     offers = _by_architecture(catalog)
     ranked = [x for x in dict.fromkeys([*order, *sorted(offers)]) if x in offers]
     able = [x for x in ranked if min(o.profile.latency_s(1) for o in offers[x]) <= hot_bound_s / 2]
@@ -206,6 +208,8 @@ def mixed(parts: Sequence[tuple[Popular, float]]) -> Popular:
 
 def with_rows(popular: Popular, rows: Mapping[int, float]) -> Popular:
     """The same kinds, each in several sizes: rows of a query, by share."""
+    if not all(0 <= x < inf for x in rows.values()) or not sum(rows.values()) > 0:
+        raise InvalidInput("shares of sizes must be 0 or more, and one above 0")
     return Popular(
         kinds=tuple(replace(kind, rows=size) for kind in popular.kinds for size in rows),
         shares=tuple(share * part / sum(rows.values()) for share in popular.shares for part in rows.values()),

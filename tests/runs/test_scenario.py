@@ -50,12 +50,37 @@ def written(folder: Path, **changes: Any) -> Path:
         ({"world": {"workers": {"m6": 1}}}, "unknown worker type 'm6'"),
         ({"catalogue": "nowhere.yaml"}, "nowhere.yaml"),
         ({"seeds": []}, "seeds"),
+        ({"seeds": [-1]}, "seeds.0: Input should be greater than or equal to 0"),
+        ({"seeds": [2, 2]}, "seeds must differ"),
+        ({"duration_s": float("inf")}, "duration_s: Input should be less than or equal to"),
+        ({"world": {"way_p99_s": 1e300}}, "world.way_p99_s must be a number from 0 to"),
+        ({"world": {"start_jitter": 1000}}, "world.start_jitter must be a number from 0 to 3"),
+        ({"world": {"routers": 0}}, "world.routers must be a number from 1 to"),
+        ({"strategies": {"a": {"keep_warm": {"nope": 1}}}}, "strategies.a.keep_warm: unknown target 'nope'"),
+        ({"workload": {"rates": 1}}, "scenario.yaml: workload"),
     ],
 )
 def test_what_is_wrong_in_a_scenario_is_told(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError) as told:
         read_scenario(written(tmp_path, **changes))
     assert says in str(told.value)
+
+
+def test_a_scenario_that_is_not_utf_8_is_told(tmp_path: Path) -> None:
+    file = written(tmp_path)
+    file.write_bytes(file.read_bytes() + "# caf\u00e9".encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"scenario\.yaml is not valid YAML"):
+        read_scenario(file)
+
+
+def test_what_cannot_be_done_in_the_end_is_told_in_the_beginning(tmp_path: Path) -> None:
+    file = written(tmp_path)
+    both = CliRunner().invoke(main, ["simulate", str(file), "--compare", "--strategy", "ours"])
+    assert both.exit_code != 0
+    assert "leave out --strategy" in both.output
+    nowhere = CliRunner().invoke(main, ["simulate", str(file), "--html", str(tmp_path / "no" / "page.html")])
+    assert nowhere.exit_code != 0
+    assert "there is no folder" in nowhere.output
 
 
 def test_an_unknown_strategy_is_told(tmp_path: Path) -> None:

@@ -97,6 +97,23 @@ def test_the_work_of_the_way_slows_batches_and_is_slowed_by_them() -> None:
         dataclasses.replace(CALM, way_loop_s=0.02)
 
 
+def test_the_other_work_of_ways_is_done_side_by_side() -> None:
+    # 20 ms of work and 100 ms of computing, on two processors: two ways at once take no longer than one, three do.
+    made = world(
+        offer("net", **STEADY),
+        workload=Given((QueryKind("net", SLO()),), [(10.0, 0), (10.0, 0), (12.0, 0), (12.0, 0), (12.0, 0)]),
+        types=[worker_type(resources={"CPU": 2.0}, max_workers=1)],
+        scaling=PIN,
+        settings=dataclasses.replace(CALM, way_s=0.02, way_work_s=0.02),
+        duration_s=20.0,
+    )
+    reached: list[float] = []
+    deliver = made._deliver
+    made._deliver = lambda it: (reached.append(round(made.engine.now, 6)), deliver(it))[1]  # type: ignore[method-assign]
+    made.run()
+    assert reached == [10.02, 10.02, 12.03, 12.03, 12.03]
+
+
 def test_ways_are_drawn_through_their_quantiles() -> None:
     made = world(
         offer("net", **STEADY),

@@ -6,9 +6,10 @@ Rules:
   while machines are on their way that are planned too, those are waited for, unless nothing of the variant is there.
 - Replicas are drained when they were too many for a while, new before old: not before those are ready that are planned
   to answer instead.
-- Where there is no room for a planned one, one that is too many drains at once: the one by which the least demand is
-  left without any replica. Where that is some, what is starting now is waited for, and machines that boot are, unless
-  more demand waits for the room. Where nothing comes, planned and surplus ones wait for each other, and one must go.
+- Where there is no room for a planned one, one that is too many drains at once, unless it became ready just now: the
+  one by which the least demand is left without any replica. Where that is some, what is starting now is waited for,
+  and machines that boot are, unless more demand waits for the room. Where nothing comes, planned and surplus ones wait
+  for each other, and one must go.
 - Where nothing is too many and all planned machines are there, what is free is there in pieces: others move (`moves`).
 - Spare replicas are started last, one at a time, and make room for any other.
 - Replicas that are too many cost little while nobody needs their room: they stay for a while, against swapping.
@@ -34,7 +35,7 @@ from infaas_ray.policy.scaling.settings import ScalingSettings
 from infaas_ray.policy.scaling.strategy import Orders, Situation
 
 _SURPLUS_SHARE = 0.2  # of the time for which a plan is expected to hold, that surplus replicas stay
-_ANSWERS_S = 1.0  # after which a replica that became ready has answered who waited for it
+_FRESH_S = 1.0  # for which one that became ready keeps its room: those who waited for it are sent there first
 
 
 class PlanFollower:
@@ -178,7 +179,7 @@ class PlanFollower:
         orders: Orders,
     ) -> None:
         """Drain one of the replicas that are too many on a worker type, as planned ones have no room there."""
-        fleet, since = situation.fleet, situation.now - _ANSWERS_S
+        fleet, since = situation.fleet, situation.now - _FRESH_S
         ready = Counter(x.variant for x in fleet.replicas.values() if x.state is State.READY)
         newest = (have[-1] for have in surplus.values())
         able = [x for x in newest if x.state is State.READY and x.since <= since]

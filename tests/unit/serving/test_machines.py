@@ -53,7 +53,13 @@ class Ray:
         self.calls.append(("end monitor", worker))
 
     def observe(self, address: str) -> Observed:
-        return Observed(asked=self.asked, pending={"cpu": 1}, failed=self.failed, draining=self.draining)
+        return Observed(
+            asked=self.asked,
+            pending={"cpu": 3},
+            starting={"cpu": 2},
+            failed=self.failed,
+            draining=self.draining,
+        )
 
 
 @pytest.fixture
@@ -185,7 +191,7 @@ async def test_what_the_cluster_can_never_have_is_told_as_a_failed_launch(ray: R
     made_, events = made(fleet, Limits(least={}, most={"cpu": 4, "gpu": 2}, total=6))
     await made_.request(order(fleet))
     assert ray.calls == [("request", {"cpu": 2, "gpu": 2})]
-    assert events == [LaunchFailed(worker_type="gpu", reason="the cluster's file allows 2")]
+    assert events == [LaunchFailed(worker_type="gpu", reason="the cluster's file allows 2", coming=2)]
     await made_.close()
 
 
@@ -197,7 +203,7 @@ async def test_failed_launches_are_told_once_and_old_ones_not_at_all(ray: Ray, f
     ray.failed = [failed(at=1), failed(at=9)]
     await made_.turn()
     await made_.turn()
-    assert events == [LaunchFailed(worker_type="cpu", reason="no capacity")]
+    assert events == [LaunchFailed(worker_type="cpu", reason="no capacity", coming=2)]
     await made_.close()
 
 
@@ -207,7 +213,7 @@ async def test_workers_that_others_drain_are_told_apart(ray: Ray, fleet: Fleet) 
     await made_.turn()
     await made_.release(ReleaseWorker(worker="w2", because="a test"))
     assert made_.drained_by_others() == {"w1": 50.0}
-    assert made_.status()["cpu"] == {"wanted": 2, "pending": 1, "blocked": None}
+    assert made_.status()["cpu"] == {"wanted": 2, "pending": 3, "blocked": None}
     await made_.close()
 
 

@@ -60,6 +60,9 @@ def test_one_row_a_query(tmp_path: Path) -> None:
         (lambda p: read_queries(p, "at"), "a,b\n1,2\n", "has no column 'at'; it has a, b"),
         (lambda p: read_queries(p, "at"), "at\nsoon\n", "line 2: 'soon' is not a time in s"),
         (lambda p: read_queries(p, "at"), "at\n", "holds no queries"),
+        (lambda p: read_queries(p, "at"), "at\nnan\n", "line 2: 'nan' is not a time in s"),
+        (lambda p: read_queries(p, "at"), f"at\n{'1' * 200_000}\n", "field larger than field limit"),
+        (read_counts, "1e308\n", "is not a count"),
     ],
 )
 def test_wrong_files_are_named(tmp_path: Path, read: object, text: str, says: str) -> None:
@@ -69,6 +72,31 @@ def test_wrong_files_are_named(tmp_path: Path, read: object, text: str, says: st
     assert says in str(found.value)
     with pytest.raises(InvalidInput, match="cannot read"):
         read_counts(tmp_path / "absent")
+
+
+def test_files_that_are_broken_are_named(tmp_path: Path) -> None:
+    (tmp_path / "latin.txt").write_bytes("caf\u00e9".encode("latin-1"))
+    packed = gzip.compress(b"1\n2\n" * 100)
+    (tmp_path / "broken.txt.gz").write_bytes(packed[:20] + b"broken" + packed[26:])
+    for name in ("latin.txt", "broken.txt.gz"):
+        with pytest.raises(InvalidInput, match=f"cannot read .*{name}"):
+            read_counts(tmp_path / name)
+
+
+def test_the_mark_that_some_programs_begin_a_file_with_is_no_part_of_it(tmp_path: Path) -> None:
+    file = tmp_path / "marked.csv"
+    file.write_text("at\n1\n3\n", encoding="utf-8-sig")
+    assert read_queries(file, "at").tolist() == [0, 2]
+
+
+def test_dates_without_a_zone_are_those_of_greenwich(tmp_path: Path) -> None:
+    file = write(tmp_path / "d.csv", "at\n2024-05-12 10:00:00\n2024-05-12T12:00:01+02:00\n")
+    assert read_queries(file, "at", "iso").tolist() == [0, 1]
+
+
+def test_a_unit_that_makes_a_trace_absurdly_long_is_told() -> None:
+    with pytest.raises(InvalidInput, match="is the unit right"):
+        counted(np.asarray([0.0, 3e9]))
 
 
 def test_gaps_of_the_recorder_are_cut_or_bridged_and_quiet_seconds_stay() -> None:

@@ -84,6 +84,14 @@ def test_launches_fail_and_cost_nothing(changes: dict[str, object]) -> None:
     assert story.meter.machines.hours() == {}
 
 
+def test_a_launch_that_fails_leaves_the_others_of_its_type() -> None:
+    story = Story(worker_type(min_workers=0, boot_s=10.0), launch_failure_s=3.0, most_workers={"cpu": 2})
+    story.provider.have({"cpu": 4}, lambda name: False)
+    story.engine.run(40.0)
+    assert [event.coming for _, event in story.told if isinstance(event, LaunchFailed)] == [2]
+    assert story.times(WorkerJoined) == [10.0, 10.0]
+
+
 def test_a_share_of_a_gpu_goes_to_the_first_device_that_has_it_left() -> None:
     engine = Engine()
     machine = Machine("gpu-1", worker_type("gpu", resources={"CPU": 4.0, "GPU": 2.0}), engine, 0.0)

@@ -21,6 +21,7 @@ from .builders import catalog, measured
 ROOT = Path(__file__).parents[3]
 SCENARIOS = sorted((ROOT / "configs/simulations").glob("*.yaml"))
 CATALOG = catalog(measured("fast", p50_s=0.01), measured("slow", p50_s=0.1))
+NAN = float("nan")
 FLAT = {"shape": "flat", "rate_qps": 5, "duration_s": 60}
 
 
@@ -117,11 +118,48 @@ def test_traces_are_cleaned_cut_and_scaled(tmp_path: Path, monkeypatch: pytest.M
         ({"queries": {"target": "medium"}}, "unknown target 'medium'; known: fast"),
         ({"queries": {"target": []}}, "needs a `target`"),
         ({"queries": {"target": "fast", "latency": 5}}, "unknown key 'latency'"),
-        ({"queries": {"target": "fast", "latency_ms": -5}}, "latency must be a number above 0"),
+        ({"queries": {"target": "fast", "latency_ms": -5}}, "latency_ms must be above 0"),
         ({"queries": {"target": "fast", "on_miss": "cry"}}, "unknown on_miss 'cry'"),
         ({"queries": {"target": "fast", "rows": "x"}}, "must be a number of rows"),
         ({"queries": {"hot_and_cold": {"order": ["medium"]}}}, "no architecture 'medium'"),
         ({"query": {}}, "unknown key 'query'"),
+        ({"rates": {**FLAT, "rate_qps": 1e300}}, "rate_qps must be at most 1e+09"),
+        ({"rates": {**FLAT, "step_s": 1e-12}}, "steps of 1e-12 s are too short for 60 s"),
+        ({"rates": {**FLAT, "hidden": {"factors": "x"}}}, "hidden.factors must be a list of numbers"),
+        ({"rates": {**FLAT, "hidden": {"factors": [1, "a"]}}}, "hidden.factors[1] must be a number"),
+        ({"rates": {**FLAT, "hidden": {"factors": [1, 2], "stays_s": [1e-9, 5]}}}, "are too short"),
+        (
+            {"rates": {"shape": "steady", "low_qps": 2, "high_qps": 1, "duration_s": 9}},
+            "low_qps must be at most high_qps",
+        ),
+        (
+            {"rates": {"shape": "trace", "format": "counts", "files": ["a"]}},
+            "files is nothing for a trace of the format",
+        ),
+        ({"rates": {"shape": "trace", "format": "azure", "file": "a", "files": ["b"]}}, "`file` or `files`, not both"),
+        ({"rates": {"shape": "trace", "format": "azure", "files": 5}}, "files must be a list of names"),
+        (
+            {"rates": {"shape": "trace", "format": "azure", "file": "a", "function": NAN}},
+            "function must be a whole number",
+        ),
+        ({"rates": {"shape": "trace", "format": "queries", "file": "a", "step_s": 0}}, "step_s must be above 0"),
+        ({"rates": {"shape": "trace", "format": "counts", "file": "a\0b"}}, "cannot read"),
+        (
+            {"rates": {"shape": "on-off", "on_qps": 5, "off_qps": 0, "on_s": 1e-9, "off_s": 1, "duration_s": 9}},
+            "at least a thousandth of step_s",
+        ),
+        ({"arrivals": {"process": "gamma", "variation": 1e9}}, "variation must be above 0 and at most 100"),
+        ({"queries": {"target": [{}]}}, "unknown target"),
+        ({"queries": {"target": "fast", "share": NAN}}, "share must be a number"),
+        ({"queries": {"target": "fast", "zipf": NAN}}, "zipf must be a number"),
+        ({"queries": {"target": "fast", "classes": None}}, "classes must be a list of classes"),
+        ({"queries": {"target": "fast", "classes": []}}, "classes must be a list of classes"),
+        ({"queries": {"target": "fast", "rows": {1: 0}}}, "shares of sizes must be 0 or more, and one above 0"),
+        ({"queries": {"target": "fast", "rows": {1: NAN}}}, "shares of sizes must be 0 or more"),
+        ({"queries": {"hot_and_cold": {"order": 5}}}, "order must be a list of names"),
+        ({"queries": {"hot_and_cold": {"hot": 1.5}}}, "hot must be a whole number"),
+        ({"queries": {"hot_and_cold": {"hot_bound_ms": -1}}}, "hot_bound_s must be above 0"),
+        ({"queries": {"hot_and_cold": {"exponent": "x"}}}, "exponent must be a number"),
     ],
 )
 def test_what_is_wrong_is_named(section: dict[str, Any], says: str) -> None:
