@@ -321,6 +321,8 @@ class Profile:
         if not batches or batches[0] != 1 or batches != sorted(set(batches)):
             raise InvalidInput(f"profile of {self.variant!r} needs latencies from batch 1 up, ascending")
         _check_number("load_s", self.load_s, 0)
+        _check_number("peak_memory_bytes", self.peak_memory_bytes, 0)
+        _check_number("peak_device_memory_bytes", self.peak_device_memory_bytes, 0)
         _check_number("saturation_qps", self.saturation_qps, 0, open_low=True)
 
     def median_s(self, batch: int) -> float:
@@ -370,6 +372,10 @@ class WorkerType:
 
     def __post_init__(self) -> None:
         _check_name("worker type", self.name)
+        for name, units in self.resources.items():
+            _check_number(f"resources.{name}", units, 0)
+        _check_number("memory_bytes", self.memory_bytes, 0)
+        _check_number("device_memory_bytes", self.device_memory_bytes, 0)
         _check_number("usd_per_hour", self.usd_per_hour, 0)
         _check_number("boot_s", self.boot_s, 0)
         _check_number("max_workers", self.max_workers, self.min_workers)

@@ -78,6 +78,9 @@ def _tell(runs: list[RunResult], bounds: dict[int, FluidBound], took_s: float, h
         run = next(x for x in runs if x.strategy == name)
         hours = ", ".join(f"{hours:.2f} h {kind}" for kind, hours in run.machine_hours.items())
         out.print(f"{name}: {hours or 'no machines'} in {run.counted_s / 3600:.2f} h (seed {run.seed})")
+    for seed, bound in bounds.items():
+        if bound.unserved:
+            out.print(f"no variant can serve {bound.unserved:,} of the queries, on whatever machine (seed {seed})")
     queries = sum(x.arrived for x in runs)
     out.print(f"{queries:,} queries in {len(runs)} runs, simulated in {took_s:.1f} s")
     if html is not None:

@@ -37,7 +37,7 @@ def _row(summary: Summary) -> Row:
     figures = summary.figures
     return (
         summary.strategy,
-        said(figures.get("slo_attainment"), 100, 3, " %"),
+        said(figures.get("slo_attainment") if figures["arrived"].mean else None, 100, 3, " %"),
         said(figures.get("effective_accuracy"), 1, 4),
         said(figures.get("usd"), 1, 4),
         said(figures.get("usd_per_1k_met"), 1, 5),

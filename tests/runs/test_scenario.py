@@ -133,5 +133,12 @@ def test_the_command_prints_tables(tmp_path: Path) -> None:
     assert "queries in 1 runs" in found.stdout
 
 
+def test_what_nobody_can_serve_is_told(tmp_path: Path) -> None:
+    workload = {"rates": SMALL["workload"]["rates"], "queries": {"target": "resnet50", "latency_ms": 0.001}}
+    found = CliRunner().invoke(main, ["simulate", str(written(tmp_path, seeds=[3], workload=workload))])
+    assert found.exit_code == 0, found.output
+    assert "no variant can serve" in found.stdout
+
+
 def test_the_quickstart_is_a_scenario() -> None:
     assert len(read_scenario(SIMULATIONS / "quickstart.yaml").strategies) == 3

@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,6 +32,15 @@ def profile(*latencies: tuple[int, float], qps: float = 100.0, memory: int = 2**
         peak_memory_bytes=memory,
         accuracy=Accuracy(value=0.9, metric="top1_accuracy", rows=100, standard_error=0.03),
     )
+
+
+@pytest.mark.parametrize(
+    "changes", [{"resources": {"CPU": -1.0}}, {"resources": {"CPU": math.nan}}, {"memory_bytes": -1}]
+)
+def test_a_machine_that_has_less_than_nothing_is_refused(changes: dict[str, Any]) -> None:
+    known = {"name": "m", "resources": {"CPU": 4.0}, "memory_bytes": 2**34, "usd_per_hour": 0.36}
+    with pytest.raises(InvalidInput, match=f"{next(iter(changes))}.* must be a number at least 0"):
+        WorkerType(**known | changes)
 
 
 def variant(**given: object) -> Variant:
