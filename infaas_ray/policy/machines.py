@@ -53,9 +53,11 @@ class Machines:
         """A launch failed: no more of this type than the `coming` are to come for a while."""
         if self.booting(worker_type):
             asked = self._asked[worker_type]
-            del asked[: max(0, len(asked) - coming)]
+            ended = max(0, len(asked) - coming)
+            attempt = Attempt(worker_type, ordered_at=asked[max(0, ended - 1)])
+            del asked[:ended]
             self._failed[worker_type] = reason
-            self.blocks.failed(Attempt(worker_type), reason, permanent=False, now=now)
+            self.blocks.failed(attempt, reason, permanent=False, now=now)
 
     def give_up_overdue(self, types: Mapping[str, WorkerType], now: float) -> None:
         """End what should have joined long ago."""

@@ -19,6 +19,17 @@ def test_a_launch_that_fails_ends_what_is_not_known_to_start() -> None:
     assert machines.booting("cpu") == 0
 
 
+def test_launches_that_were_asked_for_together_and_fail_one_by_one_count_once() -> None:
+    machines = Machines()
+    machines.want("cpu", 5, 0.0)
+    for left in (4, 3, 2, 1, 0):
+        machines.failed("cpu", "no capacity", 5.0 - left, coming=left)
+    assert machines.blocks.reason("cpu", 5.0 + FIRST_BLOCK_S) is None
+    machines.want("cpu", 1, 40.0)
+    machines.failed("cpu", "no capacity", 41.0)
+    assert machines.blocks.reason("cpu", 41.0 + 1.5 * FIRST_BLOCK_S) is not None
+
+
 def test_more_than_was_asked_for_does_not_come() -> None:
     machines = Machines()
     machines.failed("cpu", "a launch of somebody else's", 0.0, coming=4)
