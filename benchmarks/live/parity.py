@@ -34,7 +34,8 @@ from infaas_ray.simulator.workload import QueryKind
 
 WARMUP_S, COUNTED_S = 10.0, 15.0  # of a simulation, which has to load everything first
 _LEAD_S = 1.0  # live, where all is loaded, what is sent before what counts
-_MEASURED_SHARE, _MEASURED_S = 0.75, 5.0  # of the greatest rate, at which the way is measured, and for how long
+_MEASURED_SHARE = 0.625  # of the greatest rate, where the way is measured: the mean of the changing workload
+_MEASURED_S = 5.0
 _TIMES = 2  # that every workload is run in a repetition
 _ROWS = 32
 
