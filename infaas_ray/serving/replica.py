@@ -2,8 +2,8 @@
 
 The batcher (policy) decides what runs together; the model runs on one thread of its own, so the event loop is never
 blocked. That thread takes batch after batch by itself while there are any: two hand-overs between threads take longer
-than a small batch. Every query that is admitted leaves exactly once: answered, expired, failed
-with a reason, or cancelled while it waited.
+than a small batch. Every query that is admitted leaves exactly once: answered, expired, failed with a reason, or
+cancelled while it waited.
 """
 
 import asyncio

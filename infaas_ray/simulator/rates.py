@@ -16,6 +16,7 @@ from infaas_ray.errors import InvalidInput
 
 Floats = NDArray[np.float64]
 BLOCK = 4096  # steps made at once
+MOST_STEPS = 100_000_000  # of a shape or a trace: three years of seconds
 
 
 class Rates(Protocol):

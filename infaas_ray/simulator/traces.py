@@ -20,12 +20,11 @@ from typing import Literal, TextIO
 import numpy as np
 
 from infaas_ray.errors import InvalidInput
-from infaas_ray.simulator.rates import BLOCK, Floats, positive
+from infaas_ray.simulator.rates import BLOCK, MOST_STEPS, Floats, positive
 
 _AZURE_COLUMNS = ("HashOwner", "HashApp", "HashFunction", "Trigger")
 _MINUTE_S = 60.0
 _ENCODING = "utf-8-sig"  # with the mark that some programs begin a file with, or without
-_MOST_STEPS = 100_000_000
 _MOST_COUNT = 1e12
 _SECONDS: dict[str, float] = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 
@@ -227,7 +226,7 @@ def _time(text: str, unit: str, path: Path, line: int) -> float:
 def counted(times: Floats, step_s: float = 1.0) -> Trace:
     """Times of queries as rates per step, to be scaled or drawn anew."""
     positive(step_s=step_s)
-    if times[-1] / step_s > _MOST_STEPS:
+    if times[-1] / step_s > MOST_STEPS:
         raise InvalidInput(
             f"the queries are {times[-1]:.3g} s apart, too long for steps of {step_s:g} s: is the unit right?"
         )

@@ -10,9 +10,9 @@ One stream, or a list of streams that run together. A stream has
   name, or a list of names by falling popularity with `zipf`), its SLO (`latency_ms`, `min_accuracy`, `max_usd_per_1k`,
   `on_miss`, `offline`) and, for several SLOs, `classes`; or `hot_and_cold` with the settings of that function.
 
-A trace has `format` (counts, azure, queries), a `file` or `files`, and what is done to it, in this order: `gap_s` and
-`gaps` (cut, bridge), `from_s` and `until_s`, `mean_qps` or `peak_qps`, `keep`. Paths are relative to the scenario and
-may name environment variables. Rows of `queries` are counted per `step_s`, and arrivals drawn anew.
+A trace has `format` (counts, azure, queries), a `file` (azure: or `files`, one a day), and what is done to it, in this
+order: `gap_s` and `gaps` (cut, bridge), `from_s` and `until_s`, `mean_qps` or `peak_qps`, `keep`. Paths are relative to
+the scenario and may name environment variables. Rows of `queries` are counted per `step_s`, and arrivals drawn anew.
 """
 
 import os
@@ -29,6 +29,7 @@ from infaas_ray.errors import ConfigError, InvalidInput, one_of
 from infaas_ray.policy.routing import Catalog
 from infaas_ray.simulator.arrivals import Even, Gamma, Poisson, Process
 from infaas_ray.simulator.rates import (
+    MOST_STEPS,
     Diurnal,
     FlashCrowd,
     Flat,
@@ -57,7 +58,6 @@ _SHAPES: Mapping[str, Callable[..., Rates]] = {
 _PROCESSES: Mapping[str, Callable[..., Process]] = {"poisson": Poisson, "gamma": Gamma, "even": Even}
 _SLO_KEYS = ("latency_ms", "min_accuracy", "max_usd_per_1k", "on_miss", "offline")
 _MOST_QPS = 1e9
-_MOST_STEPS = 1e8  # of a shape: three years of seconds
 Section = Mapping[str, Any]
 T = TypeVar("T")
 
@@ -146,7 +146,7 @@ def _rates(content: object, folder: Path, where: str) -> Rates:
         )
     if around:
         rates = Scaled(rates=rates, **{key: _number(value, f"{where}.{key}") for key, value in around.items()})
-    if not rates.duration_s / rates.step_s <= _MOST_STEPS:
+    if not rates.duration_s / rates.step_s <= MOST_STEPS:
         raise ConfigError(f"{where}: steps of {rates.step_s:g} s are too short for {rates.duration_s:g} s")
     return rates
 
@@ -172,8 +172,9 @@ def _process(content: object, where: str) -> Process:
 
 
 _FORMAT_KEYS = {"counts": ("step_s",), "azure": ("files", "function"), "queries": ("step_s", "column", "unit")}
+_OF_FORMATS = tuple(dict.fromkeys(key for keys in _FORMAT_KEYS.values() for key in keys))
 _TRACE_KEYS = (
-    *("format", "file", "files", "column", "unit", "step_s", "function"),
+    *("format", "file", *_OF_FORMATS),
     *("gap_s", "gaps", "from_s", "until_s", "mean_qps", "peak_qps", "keep"),
 )
 
@@ -195,7 +196,7 @@ def _trace(section: Section, folder: Path, where: str) -> Rates:
 
 def _recorded(section: Section, folder: Path, where: str) -> Trace:
     form = _choice(section, "format", tuple(_FORMAT_KEYS), where)
-    for key in ("files", "step_s", "function", "column", "unit"):
+    for key in _OF_FORMATS:
         if key in section and key not in _FORMAT_KEYS[form]:
             raise ConfigError(f"{where}.{key} is nothing for a trace of the format {form!r}")
     if "file" in section and "files" in section:
@@ -258,15 +259,17 @@ def _group(content: object, catalog: Catalog, where: str) -> tuple[Popular, floa
 def _hot_and_cold(content: object, catalog: Catalog, where: str) -> Popular:
     section = dict(_section(content, where))
     _only(section, ("order", "hot", "hot_share", "hot_bound_ms", "cold_factor", "exponent"), where)
-    order, hot = section.pop("order", []), section.pop("hot", 4)
+    order, hot = section.get("order", []), section.get("hot", 0)
     if not isinstance(order, Sequence) or not all(isinstance(x, str) for x in order) or isinstance(order, str):
         raise ConfigError(f"{where}.order must be a list of names of architectures, not {order!r}")
     if not isinstance(hot, int):
         raise ConfigError(f"{where}.hot must be a whole number, not {hot!r}")
-    numbers = {key: _number(value, f"{where}.{key}") for key, value in section.items()}
-    if "hot_bound_ms" in numbers:
-        numbers["hot_bound_s"] = numbers.pop("hot_bound_ms") / 1000
-    return hot_and_cold(catalog, order=order, hot=hot, **numbers)
+    for key in ("hot_share", "hot_bound_ms", "cold_factor", "exponent"):
+        if key in section:
+            section[key] = _number(section[key], f"{where}.{key}")
+    if "hot_bound_ms" in section:
+        section["hot_bound_s"] = section.pop("hot_bound_ms") / 1000
+    return hot_and_cold(catalog, **section)
 
 
 def _targets(section: Section, catalog: Catalog, where: str) -> Popular:
