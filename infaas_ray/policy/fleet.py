@@ -37,10 +37,9 @@ from infaas_ray.policy.messages import (
 from infaas_ray.policy.placement import Crowd, Needs, Placement, Room, Rooms, fits, needs_of, place, runs_on
 from infaas_ray.policy.roster import Roster
 from infaas_ray.policy.routing import Catalog, RoutingTable
+from infaas_ray.policy.starts import Starts, next_in_s
 
 _REMEMBERED = 10_000  # ended replicas, so that late facts about them are recognised
-_LEARNING = 0.2  # weight of one start in what starts take beyond the load
-_OVERDUE = 1.5  # a start that is late is expected after this times the time expected so far, and so on
 
 
 class Fleet:
@@ -62,8 +61,7 @@ class Fleet:
         self._stale: set[str] = set()
         self._numbers: dict[str, int] = {}
         self._ended: dict[str, State] = {}
-        self._start_s: dict[str, float] = {}
-        self._overhead_s = start_overhead_s
+        self._starts = Starts(start_overhead_s)
         self._lost_variants: list[str] = []
 
     # ---- reading
@@ -161,24 +159,19 @@ class Fleet:
         return lost
 
     def start_s(self, variant: str) -> float:
-        """Seconds that a start takes: as last seen here, else the profiled load and what starts take beyond it."""
-        known = self._start_s.get(variant)
-        return self.catalog.offers[variant].profile.load_s + self._overhead_s if known is None else known
+        """Seconds that a start of a variant takes."""
+        return self._starts.usual_s(variant, self._load_s(variant) or 0.0)
 
-    def _learn_start(self, variant: str, took_s: float) -> None:
-        """Note how long a start took, for this variant and, beyond its load, for all."""
-        self._start_s[variant] = took_s
-        if variant in self.catalog.offers:
-            beyond_s = max(0.0, took_s - self.catalog.offers[variant].profile.load_s)
-            self._overhead_s += _LEARNING * (beyond_s - self._overhead_s)
+    def _load_s(self, variant: str) -> float | None:
+        offer = self.catalog.offers.get(variant)
+        return None if offer is None else offer.profile.load_s
 
     def ready_in_s(self, variant: str, now: float) -> float | None:
         """Seconds until the first of the starting replicas is expected; None where none starts."""
         elapsed = [now - x.requested_at for x in self.of(variant, State.STARTING)]
         if not elapsed or variant not in self.catalog.offers:
             return None
-        usual = self.start_s(variant)
-        return min(_expected_s(usual, x) - x for x in elapsed)
+        return next_in_s(self.start_s(variant), elapsed)
 
     def routing_table(self, version: int, now: float) -> RoutingTable:
         """What routers should know: ready replicas, loads under way, and what cannot be loaded."""
@@ -199,7 +192,8 @@ class Fleet:
             loading=loading,
             blocked=blocked,
             broken=broken,
-            start_overhead_s=ceil(self._overhead_s * 10) / 10,  # coarse, so that learning seldom makes a new table
+            start_overhead_s=ceil(self._starts.overhead_s * 10)
+            / 10,  # coarse, so that learning seldom makes a new table
         )
 
     # ---- orders, booked before they are given
@@ -371,7 +365,7 @@ class Fleet:
         if refusal is None:
             self._roster.readdress(known, event.address)
             if was_starting:
-                self._learn_start(known.variant, now - known.requested_at)
+                self._starts.learn(known.variant, now - known.requested_at, self._load_s(known.variant))
                 self.blocks.ready(known.variant, known.worker)
         return refusal
 
@@ -452,11 +446,3 @@ class Fleet:
         self._ended[replica.id] = replica.state
         if len(self._ended) > _REMEMBERED:
             del self._ended[next(iter(self._ended))]
-
-
-def _expected_s(usual_s: float, elapsed_s: float) -> float:
-    """How long a start takes in all that has taken `elapsed_s`; changes seldom, so that routers hear little of it."""
-    expected = usual_s
-    while expected <= elapsed_s:
-        expected = expected * _OVERDUE + 0.1
-    return expected

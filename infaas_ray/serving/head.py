@@ -27,7 +27,7 @@ from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-d
 from infaas_ray.config import Settings
 from infaas_ray.errors import ConfigError, NotRunning, Unavailable
 from infaas_ray.serving import shared
-from infaas_ray.serving.channel import sweep_sockets
+from infaas_ray.serving.addresses import sweep_sockets
 
 _UP_S = 90.0
 _JOIN_S = 30.0

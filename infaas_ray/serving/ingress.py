@@ -287,7 +287,7 @@ class HttpApp:
         return partial(self._router.cancel, self._router.submit(query, done))
 
     def _check_outputs(self, target: str, wanted: list[str]) -> None:
-        known = [x.name for x in self._router.architecture_of(target).outputs]
+        known = [x.name for x in self._router.targets.architecture_of(target).outputs]
         for name in wanted:
             if name not in known:
                 raise InvalidInput(one_of("output", name, known))
@@ -298,7 +298,7 @@ class HttpApp:
         return _json({"target": target, "candidates": verdicts})
 
     def _metadata(self, target: str) -> Response:
-        architecture = self._router.architecture_of(target)
+        architecture = self._router.targets.architecture_of(target)
         content = {
             "name": target,
             "versions": ["1"],
@@ -309,9 +309,9 @@ class HttpApp:
         return _json(content)
 
     def _model_ready(self, target: str) -> Response:
-        if target in self._router.targets:
+        if target in self._router.targets.variants:
             return _json({"ready": True})
-        return _json({"ready": False, "error": one_of("target", target, list(self._router.targets))}, 404)
+        return _json({"ready": False, "error": one_of("target", target, list(self._router.targets.variants))}, 404)
 
     @staticmethod
     def _about() -> Response:
@@ -325,14 +325,14 @@ class HttpApp:
         return Response(200, self._metrics.text(), ((b"content-type", b"text/plain; version=0.0.4"),))
 
     def _ready(self) -> Response:
-        ready = bool(self._router.targets)
+        ready = bool(self._router.targets.variants)
         return _json({"ready": ready}, 200 if ready else 503)
 
     def _index(self) -> list[dict[str, str]]:
         ready = {x.variant for x in self._router.table.replicas}
         return [
             {"name": name, "version": "1", "state": "READY" if ready.intersection(variants) else "UNAVAILABLE"}
-            for name, variants in sorted(self._router.targets.items())
+            for name, variants in sorted(self._router.targets.variants.items())
         ]
 
 

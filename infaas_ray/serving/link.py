@@ -1,6 +1,6 @@
 """One end of one connection between processes of the system: what is sent becomes bytes, and bytes become frames.
 
-Knows nothing of calls and answers; who speaks to whom, and whether they trust each other, is in `channel`.
+Knows nothing of calls and answers; who speaks to whom, and whom they trust, is in `channel` and `listener`.
 """
 
 import asyncio

@@ -17,11 +17,13 @@ from infaas_ray.domain import SLO, Answer, OnMiss, Query, application_name
 from infaas_ray.errors import InfaasError, ReplicaLost, Unavailable
 from infaas_ray.policy.rhythm import REPORT_S, SAME_LOAD_S
 from infaas_ray.policy.routing import ReadyReplica
-from infaas_ray.serving.channel import Incoming, Reply, Server, actor_in, socket_folder
+from infaas_ray.serving.addresses import actor_in, socket_folder
+from infaas_ray.serving.channel import Reply
 from infaas_ray.serving.http_door import HttpDoor
 from infaas_ray.serving.ingress import HttpApp
 from infaas_ray.serving.interpreter import settle
 from infaas_ray.serving.journey import Asked
+from infaas_ray.serving.listener import Incoming, Server
 from infaas_ray.serving.metrics import Metrics
 from infaas_ray.serving.router import Router
 from infaas_ray.serving.workers import CONTROLLER

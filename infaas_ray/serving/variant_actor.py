@@ -19,8 +19,9 @@ import ray
 
 from infaas_ray.domain import Architecture, Array, HardwareKind, Profile, Variant
 from infaas_ray.errors import InfaasError
-from infaas_ray.serving.channel import ACTOR, Incoming, Server, socket_folder
+from infaas_ray.serving.addresses import ACTOR, socket_folder
 from infaas_ray.serving.interpreter import settle
+from infaas_ray.serving.listener import Incoming, Server
 from infaas_ray.serving.replica import Replica, Result
 from infaas_ray.storage.repository import repository_at
 from infaas_ray.variants.runtime import LoadedModel, preload, runtime_named

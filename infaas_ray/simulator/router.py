@@ -1,20 +1,18 @@
-"""A simulated router: the live selection, the live accounting of demand, the live learning from answers.
+"""A simulated router: decides and counts by the same view as the live one, and learns from answers as it does.
 
 Mirrors `serving/router`. A query that arrives leaves exactly once, as answered, rejected or expired. One whose replica
 is lost is selected anew while its bound allows; one that waits for a load looks again with every new table.
 """
 
-import dataclasses
-from collections import Counter
 from collections.abc import Callable
 from typing import Protocol
 
-from infaas_ray.policy.demand import Asked, class_counts
 from infaas_ray.policy.messages import TrafficReported
 from infaas_ray.policy.rhythm import SAME_LOAD_S
 from infaas_ray.policy.routing import RoutingTable
-from infaas_ray.policy.selection import Dispatch, Load, Reject, ReplicaLoad, SelectionIndex, select
-from infaas_ray.policy.underway import Way, forget, hold, learn, ongoing, slowdowns
+from infaas_ray.policy.selection import Dispatch, Load, ReplicaLoad
+from infaas_ray.policy.underway import hold, learn
+from infaas_ray.policy.view import View
 from infaas_ray.simulator.engine import Engine
 from infaas_ray.simulator.flights import Batch, Flight, Kind
 
@@ -42,97 +40,36 @@ class Router:
         self,
         name: str,
         engine: Engine,
-        kinds: list[Kind],
         account: Account,
         send: Callable[[Flight], None],
         request_load: Callable[[str, float | None], None],
     ) -> None:
-        self.name = name
         self._engine = engine
-        self._kinds = kinds
         self._account = account
         self._send = send
         self._tell_controller = request_load
-        self._lost: set[str] = set()
-        self._loads: dict[str, ReplicaLoad] = {}
         self._waiting: list[Flight] = []
         self._asked_load: dict[str, float] = {}
-        self._way = Way()
-        self._window_started = 0.0
-        self._wanted: dict[str, int] = {}
-        self._served: dict[str, int] = {}
-        self._refused: dict[str, int] = {}
-        self._asked = [0] * len(kinds)
-        self._missed = [0] * len(kinds)
         self._accuracy: dict[str, float] = {}
-        self._index = SelectionIndex(RoutingTable())
-        self._adopt(RoutingTable())
+        self.view: View[Kind] = View(name, engine.now, asked_of=lambda kind: (kind.target, kind.slo, kind.rows))
 
     # ---- what the controller tells
 
     def update(self, table: RoutingTable) -> None:
         """Take over a new routing table and let waiting queries look again."""
-        self._lost &= {x.id for x in table.replicas}
-        self._adopt(table)
-
-    def _adopt(self, table: RoutingTable) -> None:
-        if table.catalog is not self._index.table.catalog:
+        if table.catalog is not self.view.table.catalog:
             self._accuracy = {name: x.accuracy for name, x in table.catalog.offers.items()}
-        self._table = table
-        self._table_at = self._engine.now
-        usable = table.replicas
-        if self._lost:
-            usable = tuple(x for x in usable if x.id not in self._lost)
-            table = dataclasses.replace(table, replicas=usable)
-        self._index = SelectionIndex(table, previous=self._index)
-        for replica in usable:
-            if replica.id not in self._loads:
-                self._loads[replica.id] = ReplicaLoad()
+        self.view.update(table, self._engine.now)
+        self._let_look_again()
+
+    def _let_look_again(self) -> None:
         if self._waiting:
             self._engine.after(0.0, self._look_again, self._waiting)
             self._waiting = []
 
     def report(self) -> TrafficReported:
         """The traffic since the last call, and start a new window."""
-        now = self._engine.now
-        found = TrafficReported(
-            router=self.name,
-            window_s=max(1e-3, now - self._window_started),
-            wanted=self._wanted,
-            served=self._served,
-            refused=self._refused,
-            classes=class_counts(self._by_ask(self._asked), self._by_ask(self._missed)),
-            ongoing=ongoing(self._loads),
-            slowdowns=slowdowns(self._loads),
-        )
-        if not self._served:
-            self._way.forget()
-        self._window_started = now
-        self._wanted, self._served, self._refused = {}, {}, {}
-        self._asked = [0] * len(self._kinds)
-        self._missed = [0] * len(self._kinds)
-        for load in self._loads.values():
-            forget(load)
-        self._retire()
-        return found
-
-    def _by_ask(self, queries: list[int]) -> Counter[Asked]:
-        found: Counter[Asked] = Counter()
-        for kind, count in zip(self._kinds, queries, strict=True):
-            if count:
-                found[kind.target, kind.slo, kind.rows] += count
-        return found
-
-    def _retire(self) -> None:
-        """Forget the replicas that left the table, once their last answers are in."""
-        here = {x.id for x in self._table.replicas}
-        gone = [
-            name
-            for name, load in self._loads.items()
-            if name not in here and load.rows_in_flight + load.rows_offline == 0
-        ]
-        for name in gone:
-            del self._loads[name]
+        return self.view.report(self._engine.now, applications={})
 
     # ---- one query
 
@@ -147,19 +84,8 @@ class Router:
         if waited_s > kind.patience_s:
             self._leave(flight, self._account.expired)
             return
-        decision = select(
-            kind.target,
-            kind.rows,
-            kind.slo,
-            self._index,
-            self._loads,
-            waited_s,
-            table_age_s=now - self._table_at,
-            overhead_s=self._way.high_s,
-        )
-        if not flight.counted:
-            flight.counted = True
-            self._count_wanted(decision, kind)
+        first, flight.counted = not flight.counted, True
+        decision = self.view.decide(kind, kind.target, kind.rows, kind.slo, now, waited_s, first=first)
         if isinstance(decision, Dispatch):
             self._dispatch(flight, decision, now)
         elif isinstance(decision, Load):
@@ -172,34 +98,24 @@ class Router:
                 self._request_load(decision.load, None)
             self._leave(flight, self._account.refused)
 
-    def _count_wanted(self, decision: Dispatch | Load | Reject, kind: Kind) -> None:
-        if isinstance(decision, Reject) and decision.permanent:
-            return
-        self._asked[kind.number] += 1
-        wanted = decision.wanted
-        if wanted is not None:
-            self._wanted[wanted] = self._wanted.get(wanted, 0) + kind.rows
-            if isinstance(decision, Reject):
-                self._refused[wanted] = self._refused.get(wanted, 0) + kind.rows
-
     def _dispatch(self, flight: Flight, to: Dispatch, now: float) -> None:
         flight.replica, flight.variant, flight.degraded = to.replica, to.variant, to.degraded
         flight.sent_s = now
-        load = flight.load = self._loads[to.replica]
+        load = flight.load = self.view.loads[to.replica]
         rows = flight.kind.rows
         hold(load, flight.kind.slo, rows)
-        self._served[to.variant] = self._served.get(to.variant, 0) + rows
+        self.view.serve(to.variant, rows)
         self._send(flight)
 
     def _leave(self, flight: Flight, count: Callable[[Flight], None]) -> None:
         """It leaves without an answer."""
-        self._missed[flight.kind.number] += 1
+        self.view.miss(flight.kind)
         count(flight)
 
     # ---- waiting for a load
 
     def _wait(self, flight: Flight, load: Load, waited_s: float) -> None:
-        waiting = self._loads.setdefault(load.variant, ReplicaLoad())
+        waiting = self.view.loads.setdefault(load.variant, ReplicaLoad())
         hold(waiting, flight.kind.slo, flight.kind.rows)
         flight.waits_for = waiting
         self._waiting.append(flight)
@@ -238,7 +154,7 @@ class Router:
         """The answers to queries of this router that were computed together."""
         now = self._engine.now
         compute_s, started_s, queued_rows = batch.compute_s, batch.started_s, batch.queued_rows
-        profiled_s = self._index.latency_s(batch.variant, batch.rows)
+        profiled_s = self.view.index.latency_s(batch.variant, batch.rows)
         accuracy = self._accuracy[batch.variant]
         for flight in batch.flights:
             kind = flight.kind
@@ -246,10 +162,10 @@ class Router:
             assert load is not None
             hold(load, kind.slo, -kind.rows)
             queue_s = started_s - flight.reached_s
-            self._way.learn(now - flight.sent_s - queue_s - compute_s)
+            self.view.way.learn(now - flight.sent_s - queue_s - compute_s)
             learn(load, queued_rows, compute_s, profiled_s)
             if not self._account.answered(flight, now - flight.arrived_s, queue_s, compute_s, accuracy):
-                self._missed[kind.number] += 1
+                self.view.miss(kind)
 
     def expired(self, flight: Flight) -> None:
         """It expired in the queue of its replica."""
@@ -259,9 +175,8 @@ class Router:
     def lost(self, flight: Flight) -> None:
         """Its replica is gone, or takes no more: choose anew, without that replica."""
         self._let_go(flight)
-        if flight.replica not in self._lost:
-            self._lost.add(flight.replica)
-            self._adopt(self._table)
+        if self.view.lose(flight.replica):
+            self._let_look_again()
         self._route(flight)
 
     def _let_go(self, flight: Flight) -> None:

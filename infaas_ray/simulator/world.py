@@ -130,7 +130,7 @@ class World:
             self._lose,
         )
         self._routers = [
-            Router(f"router-{x + 1}", engine, self.kinds, self.meter, self._send, self._request_load)
+            Router(f"router-{x + 1}", engine, self.meter, self._send, self._request_load)
             for x in range(self._settings.routers)
         ]
         self._turns = cycle(self._routers)

@@ -9,7 +9,8 @@ import pytest
 
 from infaas_ray.errors import InvalidInput, ReplicaLost, Unavailable, Unsatisfiable, VariantFailed
 from infaas_ray.serving import channel
-from infaas_ray.serving.channel import Incoming, Server, connect
+from infaas_ray.serving.channel import connect
+from infaas_ray.serving.listener import Incoming, Server
 
 SECRET = b"s" * 32
 held: list[Incoming] = []

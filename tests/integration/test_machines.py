@@ -11,7 +11,7 @@ import pytest
 
 SERVER = """
 import asyncio, sys
-from infaas_ray.serving.channel import Server
+from infaas_ray.serving.listener import Server
 async def main():
     server = Server(lambda call: call.reply(call.fields, {"y": call.arrays["x"] * 2}), b"s" * 32)
     print(await server.listen("10.77.0.1:0"), flush=True)

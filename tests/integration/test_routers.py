@@ -26,7 +26,8 @@ from infaas_ray.domain import (
 )
 from infaas_ray.errors import DeadlineExceeded, InfaasError, ReplicaLost, Unavailable
 from infaas_ray.policy.routing import Catalog, Offer, ReadyReplica, RoutingTable
-from infaas_ray.serving.channel import Incoming, Reply, Server
+from infaas_ray.serving.channel import Reply
+from infaas_ray.serving.listener import Incoming, Server
 from infaas_ray.serving.replica import Replica, Result
 from infaas_ray.serving.router import Router
 

@@ -19,7 +19,7 @@ from infaas_ray.errors import InfaasError, InvalidInput, Unavailable, UnknownTar
 from infaas_ray.policy.messages import TrafficReported
 from infaas_ray.policy.replay import LoggedTurn, decode
 from infaas_ray.serving import launch
-from infaas_ray.serving.channel import actor_in
+from infaas_ray.serving.addresses import actor_in
 from infaas_ray.serving.driver import System
 from infaas_ray.serving.head import joined, read_run
 from infaas_ray.serving.workers import CONTROLLER

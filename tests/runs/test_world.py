@@ -294,7 +294,7 @@ def test_no_query_vanishes_whatever_breaks(trouble: WorldSettings, seed: int) ->
         assert found.arrived == found.answered + found.refused + found.expired
         assert found.met <= found.answered - found.late + found.degraded
     assert sum(x.arrived for x in meter.tallies) == made.arrived == meter.left == 2000
-    held = [load for router in made._routers for load in router._loads.values()]
+    held = [load for router in made._routers for load in router.view.loads.values()]
     assert all(load.rows_in_flight == load.rows_offline == 0 for load in held)
     assert replay(log) is None
 

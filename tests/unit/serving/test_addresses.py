@@ -1,7 +1,8 @@
 import pytest
 
 from infaas_ray.errors import ReplicaLost
-from infaas_ray.serving.channel import actor_in, connect
+from infaas_ray.serving.addresses import actor_in
+from infaas_ray.serving.channel import connect
 
 
 def test_the_actor_is_named_among_the_addresses() -> None:
