@@ -6,7 +6,7 @@ month takes no more memory than a minute. What a shape leaves to chance comes fr
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from math import exp, inf, pi
+from math import inf, pi
 from typing import Protocol
 
 import numpy as np
@@ -44,14 +44,15 @@ def positive(**numbers: float) -> None:
             raise InvalidInput(f"{name} must be above 0, not {number!r}")
 
 
-def _not_negative(**numbers: float) -> None:
+def not_negative(**numbers: float) -> None:
+    """Raise InvalidInput unless all are 0 or more, and finite."""
     for name, number in numbers.items():
         if not 0 <= number < inf:
             raise InvalidInput(f"{name} must be 0 or more, not {number!r}")
 
 
 def _between(low_qps: float, high_qps: float) -> None:
-    _not_negative(low_qps=low_qps)
+    not_negative(low_qps=low_qps)
     if low_qps > high_qps:
         raise InvalidInput(f"low_qps must be at most high_qps, {high_qps:g}, not {low_qps!r}")
 
@@ -144,7 +145,7 @@ class OnOff:
 
     def __post_init__(self) -> None:
         positive(on_qps=self.on_qps, on_s=self.on_s, off_s=self.off_s, duration_s=self.duration_s, step_s=self.step_s)
-        _not_negative(off_qps=self.off_qps)
+        not_negative(off_qps=self.off_qps)
         if min(self.on_s, self.off_s) < self.step_s / 1000:
             raise InvalidInput("on_s and off_s must be at least a thousandth of step_s")
 
@@ -180,7 +181,7 @@ class FlashCrowd:
 
     def __post_init__(self) -> None:
         positive(peak_qps=self.peak_qps, duration_s=self.duration_s, decay_s=self.decay_s, step_s=self.step_s)
-        _not_negative(base_qps=self.base_qps, at_s=self.at_s, rise_s=self.rise_s, hold_s=self.hold_s)
+        not_negative(base_qps=self.base_qps, at_s=self.at_s, rise_s=self.rise_s, hold_s=self.hold_s)
 
     def blocks(self, rng: np.random.Generator) -> Iterator[Floats]:
         """See Rates."""
@@ -221,110 +222,6 @@ class Ramp:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Diurnal:
-    """Days with bursts: what a public stream of messages looks like.
-
-    The rate is `mean_qps` times a daily wave (1 - `swing` at night, 1 + `swing` twelve hours later), times noise that
-    forgets itself within `noise_memory_s` (its logarithm has the standard deviation `noise`), times bursts: minutes
-    long, `bursts_per_day` of them, and spikes: seconds long, `spikes_per_day`. A burst or spike multiplies by a factor
-    drawn evenly up to its greatest, comes at once, and falls back exponentially. The mean over many days is `mean_qps`.
-    A day lasts `day_s`, so that one can be told in an hour; bursts, spikes and memory keep their lengths.
-    """
-
-    mean_qps: float
-    duration_s: float
-    day_s: float = 86_400.0
-    swing: float = 0.3
-    noise: float = 0.08
-    noise_memory_s: float = 120.0
-    bursts_per_day: float = 24.0
-    burst_factor: float = 5.0
-    burst_s: float = 300.0
-    spikes_per_day: float = 12.0
-    spike_factor: float = 4.0
-    spike_s: float = 5.0
-    step_s: float = 1.0
-
-    def __post_init__(self) -> None:
-        positive(
-            mean_qps=self.mean_qps,
-            duration_s=self.duration_s,
-            day_s=self.day_s,
-            noise_memory_s=self.noise_memory_s,
-            burst_s=self.burst_s,
-            spike_s=self.spike_s,
-            step_s=self.step_s,
-        )
-        _not_negative(
-            swing=self.swing,
-            room_at_night=1 - self.swing,
-            noise=self.noise,
-            bursts_per_day=self.bursts_per_day,
-            spikes_per_day=self.spikes_per_day,
-            burst_rise=self.burst_factor - 1,
-            spike_rise=self.spike_factor - 1,
-        )
-
-    def blocks(self, rng: np.random.Generator) -> Iterator[Floats]:
-        """See Rates."""
-        bursts = _Shots(self.bursts_per_day / self.day_s, self.burst_factor, self.burst_s, self.step_s)
-        spikes = _Shots(self.spikes_per_day / self.day_s, self.spike_factor, self.spike_s, self.step_s)
-        noise = _Noise(self.noise, self.noise_memory_s, self.step_s, rng)
-        mean = self.mean_qps / (1 + bursts.mean + spikes.mean)
-        for times in step_middles(self.step_s, self.duration_s):
-            wave = 1 - self.swing * np.cos(2 * pi * times / self.day_s)
-            shots = 1 + bursts.draw(len(times), rng) + spikes.draw(len(times), rng)
-            yield mean * wave * shots * noise.draw(len(times), rng)
-
-
-class _Shots:
-    """A rise that comes at random instants and decays: `mean` over time is what it adds to a factor of 1."""
-
-    def __init__(self, per_second: float, factor: float, decay_s: float, step_s: float) -> None:
-        self._chance = per_second * step_s
-        self._most = factor - 1
-        self._keep = exp(-step_s / decay_s)
-        self.level = 0.0
-        self.mean = self._chance * self._most / 2 / (1 - self._keep)
-
-    def draw(self, steps: int, rng: np.random.Generator) -> Floats:
-        """What is added in each step."""
-        counts = rng.poisson(self._chance, steps)
-        heights = rng.uniform(0, self._most, steps) * counts
-        return _decaying(self, heights, self._keep)
-
-
-class _Noise:
-    """Log-normal noise with mean 1 that forgets itself (an autoregressive process of order one)."""
-
-    def __init__(self, deviation: float, memory_s: float, step_s: float, rng: np.random.Generator) -> None:
-        self._deviation = deviation
-        self._keep = exp(-step_s / memory_s)
-        self.level = float(rng.normal(0, deviation))
-
-    def draw(self, steps: int, rng: np.random.Generator) -> Floats:
-        """The factor of each step."""
-        pushes = rng.normal(0, self._deviation * (1 - self._keep**2) ** 0.5, steps)
-        found: Floats = np.exp(_decaying(self, pushes, self._keep) - self._deviation**2 / 2)
-        return found
-
-
-class _Level(Protocol):
-    level: float
-
-
-def _decaying(holder: _Level, pushes: Floats, keep: float) -> Floats:
-    """Levels of `level = keep * level + push`, carried on from block to block in `holder`."""
-    levels = np.empty(len(pushes))
-    level = holder.level
-    for i, push in enumerate(pushes.tolist()):
-        level = keep * level + push
-        levels[i] = level
-    holder.level = level
-    return levels
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class MarkovModulated:
     """Rates that a hidden state multiplies (a Markov-modulated Poisson process, where arrivals are Poisson).
 
@@ -341,7 +238,7 @@ class MarkovModulated:
         if len(self.factors) != len(self.stays_s) or len(self.factors) < 2:
             raise InvalidInput("a hidden state needs two or more factors, and as many stays")
         positive(**{f"stays_s[{i}]": x for i, x in enumerate(self.stays_s)}, factors=sum(self.factors))
-        _not_negative(**{f"factors[{i}]": x for i, x in enumerate(self.factors)})
+        not_negative(**{f"factors[{i}]": x for i, x in enumerate(self.factors)})
 
     @property
     def _split(self) -> int:

@@ -28,9 +28,9 @@ from infaas_ray.domain import SLO, OnMiss
 from infaas_ray.errors import ConfigError, InvalidInput, one_of
 from infaas_ray.policy.routing import Catalog
 from infaas_ray.simulator.arrivals import Even, Gamma, Poisson, Process
+from infaas_ray.simulator.diurnal import Diurnal
 from infaas_ray.simulator.rates import (
     MOST_STEPS,
-    Diurnal,
     FlashCrowd,
     Flat,
     Fluctuating,

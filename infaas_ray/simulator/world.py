@@ -8,7 +8,7 @@ and the live `Batcher`. The same settings, workload and seed give the same run, 
 from collections.abc import Callable, Iterator
 from itertools import cycle
 from math import exp
-from typing import Any, assert_never
+from typing import assert_never
 
 import numpy as np
 
@@ -38,17 +38,17 @@ from infaas_ray.policy.routing import Catalog, Offer, RoutingTable
 from infaas_ray.simulator.control import Control, Log
 from infaas_ray.simulator.engine import Engine
 from infaas_ray.simulator.flights import Batch, Flight, Kind
-from infaas_ray.simulator.jitter import BatchTimes, ProfiledTimes, exponentials, normals, through
+from infaas_ray.simulator.jitter import BatchTimes, ProfiledTimes, normals
 from infaas_ray.simulator.meter import Meter
 from infaas_ray.simulator.replicas import Replica
 from infaas_ray.simulator.router import Router
 from infaas_ray.simulator.settings import WorldSettings
+from infaas_ray.simulator.ways import Ways
 from infaas_ray.simulator.workers import Machine, Provider
 from infaas_ray.simulator.workload import Workload
 
 Solver = Callable[[PlanProblem], Plan]
 MakeTimes = Callable[[Offer, Iterator[float]], BatchTimes]
-_BACK = 0.25  # the way back, as a share of the median way without computing, where ways are drawn through quantiles
 _SLICE_S = 1.0  # how far time runs at once after the last arrival
 _STUCK_S = 3600.0  # a query that has not left so long after the last arrival never will
 _WORKLOAD, _BATCHES, _WAYS, _STARTS, _PROVIDER = range(5)  # each has random numbers of its own
@@ -61,13 +61,6 @@ def arrivals_rng(seed: int) -> np.random.Generator:
 
 def _rng(seed: int, use: int) -> np.random.Generator:
     return np.random.default_rng([seed, use])
-
-
-def _drawn_ways(settings: WorldSettings, rng: np.random.Generator) -> Iterator[float] | None:
-    """Whole ways through the quantiles of the settings; None where there are none."""
-    if settings.way_p95_s is None or settings.way_p99_s is None:
-        return None
-    return through(settings.way_s, settings.way_p95_s, settings.way_p99_s, normals(rng))
 
 
 class World:
@@ -107,13 +100,10 @@ class World:
         self._workload = workload
         self._random = [_rng(seed, x) for x in range(5)]
         self._draws = normals(self._random[_BATCHES])
-        self._ways = exponentials(self._random[_WAYS])
-        self._drawn_ways = _drawn_ways(self._settings, self._random[_WAYS])
-        self._computed_s = self._settings.way_loop_s + self._settings.way_work_s
-        self._back_s = _BACK * (self._settings.way_s - self._computed_s)
         self._replicas: dict[str, Replica] = {}
         self._drained: set[str] = set()
         self.engine = engine = Engine()
+        self._ways = Ways(engine, self._settings, self._random[_WAYS], self._deliver)
         self.kinds = [Kind(number, x) for number, x in enumerate(workload.kinds)]
         self.meter = Meter(self.kinds, warmup_s, duration_s, bins)
         self.autoscaler = Autoscaler(scaling)
@@ -204,60 +194,24 @@ class World:
 
     def _send(self, flight: Flight) -> None:
         replica = self._replicas.get(flight.replica)
-        if replica is None or not self._computed_s:
-            self._routed((flight, 0.0))
-            return
-        machine = self.provider.machines[replica.worker]
-        machine.ways.append(flight)
-        if len(machine.ways) == 1:
-            self._loop(machine)
-
-    def _loop(self, machine: Machine) -> None:
-        """The event loop computes one way after another."""
-        machine.cpu.start(self._settings.way_loop_s, 1.0, self._looped, machine)
-
-    def _looped(self, machine: Machine) -> None:
-        """What else a way computes, others compute beside it."""
-        flight = machine.ways.popleft()
-        if machine.ways:
-            self._loop(machine)
-        machine.cpu.start(self._settings.way_work_s, 1.0, self._routed, (flight, self._computed_s))
-
-    def _routed(self, sent: tuple[Flight, float]) -> None:
-        flight, computed_s = sent
-        if self._drawn_ways is None:
-            self._on_the_way(self._deliver, flight)
-        else:  # what is drawn is the whole way, of which some is the way back
-            left_s = next(self._drawn_ways) - computed_s - self._back_s
-            self.engine.after(max(0.0, left_s), self._deliver, flight)
-
-    def _on_the_way(self, act: Callable[[Any], None], subject: object) -> None:
-        """One way takes half the mean for certain, the other half is exponential; computing is not in it."""
-        if self._drawn_ways is not None:
-            self.engine.after(self._back_s, act, subject)
-            return
-        way_s = self._settings.way_s - self._computed_s
-        if way_s > 0:
-            self.engine.after(way_s * 0.25 * (1.0 + next(self._ways)), act, subject)
-        else:
-            act(subject)
+        self._ways.out(flight, None if replica is None else self.provider.machines[replica.worker])
 
     def _deliver(self, flight: Flight) -> None:
         replica = self._replicas.get(flight.replica)
         if replica is None or not replica.take(flight):
-            self._on_the_way(flight.router.lost, flight)
+            self._ways.back(flight.router.lost, flight)
 
     def _answer(self, batch: Batch) -> None:
         if len(self._routers) == 1:
-            self._on_the_way(self._routers[0].answered, batch)
+            self._ways.back(self._routers[0].answered, batch)
             return
         for router in self._routers:
             part = batch.part([x for x in batch.flights if x.router is router])
             if part.flights:
-                self._on_the_way(router.answered, part)
+                self._ways.back(router.answered, part)
 
     def _expire(self, flight: Flight) -> None:
-        self._on_the_way(flight.router.expired, flight)
+        self._ways.back(flight.router.expired, flight)
 
     def _strand(self, flights: list[Flight]) -> None:
         """The replica that held them is gone; their routers notice."""

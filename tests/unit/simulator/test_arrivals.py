@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from infaas_ray.errors import InvalidInput
 from infaas_ray.simulator.arrivals import CHUNK, Even, Gamma, Poisson, Process, arrival_times
+from infaas_ray.simulator.diurnal import Diurnal
 from infaas_ray.simulator.rates import (
-    Diurnal,
     FlashCrowd,
     Flat,
     Floats,
