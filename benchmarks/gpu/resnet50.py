@@ -1,5 +1,9 @@
-"""A ResNet-50 for the GPU benchmark, trained on enlarged handwritten digits. Needs PyTorch at import."""
+"""A ResNet-50 for the GPU benchmark, trained on enlarged handwritten digits. Needs PyTorch at import.
 
+`python -m benchmarks.gpu.resnet50 SIDE FILE` trains and exports one.
+"""
+
+import sys
 from pathlib import Path
 
 import torch
@@ -73,3 +77,7 @@ def write_resnet50(path: Path, side: int) -> None:
 
 def _convolution(width_in: int, width: int, side: int, stride: int) -> tuple[nn.Module, nn.Module]:
     return nn.Conv2d(width_in, width, side, stride, side // 2, bias=False), nn.BatchNorm2d(width)
+
+
+if __name__ == "__main__":
+    write_resnet50(Path(sys.argv[2]), int(sys.argv[1]))

@@ -1,65 +1,108 @@
 """Generates and profiles the GPU variants of two networks: `python -m benchmarks.gpu.run`, on a machine with a GPU.
 
 Each variant is checked against fp32 by the registration itself (the cosine of its outputs). Profiles go to
-`configs/profiles/`, named by hardware, network and date; a table goes to `benchmarks/gpu/results/`. The last line is
-JSON: per network the number of variants, the best throughput against eager fp32, and what failed.
+`configs/profiles/`, named by hardware, network and date, and a table to `benchmarks/gpu/results/`, as soon as a
+variant is measured. The last line is JSON: per network the number of variants, the best throughput against eager fp32,
+and what failed; or `unfinished`, where the seconds given were over. What was measured is not measured again.
 """
 
 import argparse
 import json
 import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu.resnet50 import write_resnet50
 from benchmarks.variants.networks import Network, digits_at, encoder
 from benchmarks.variants.run import table, worth
 from infaas_ray.demo.models import make_once
 from infaas_ray.domain import HardwareKind, UseCase
+from infaas_ray.errors import InfaasError
 from infaas_ray.storage.metadata import Metadata
 from infaas_ray.storage.repository import FolderRepository
 from infaas_ray.variants.generator import GenerationOptions
 from infaas_ray.variants.machine import hardware
 from infaas_ray.variants.profile_file import export_profiles
-from infaas_ray.variants.registration import Registration, register
+from infaas_ray.variants.registration import Progress, Registration, register
 
-PROFILES = Path("configs/profiles")
-RESULTS = Path(__file__).parent / "results"
 SIDE = 224
-BATCH_LIMITS = (8, 64)
+STEP_LIMIT_S = 240.0  # of one build or one profile
+
+
+class OutOfTime(Exception):
+    """The seconds given are over."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where the run works and writes, on which GPU, and the monotonic time at which it ends."""
+
+    work: Path
+    profiles: Path
+    results: Path
+    gpu: str
+    day: str
+    ends_at: float
+
+    def named(self, network: str, suffix: str) -> str:
+        """A file name of hardware and network."""
+        return re.sub(r"[^a-z0-9]+", "-", self.gpu.lower()).strip("-") + f"-{network}{suffix}"
 
 
 def main() -> None:
     """Register both networks on the GPU and write down what came of it."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, default=Path(".infaas/bench-gpu"))
-    parser.add_argument("--networks", nargs="+", choices=("cnn", "minilm"), default=("cnn", "minilm"))
-    given = parser.parse_args()
+    given = _arguments()
     machine = hardware(HardwareKind.GPU)  # ends here, and says so, where there is no GPU
-    for folder in (given.work, PROFILES, RESULTS):
+    for folder in (given.work, given.profiles, given.results):
         folder.mkdir(parents=True, exist_ok=True)
-    day = datetime.now(UTC).date().isoformat()
-    label = re.sub(r"[^a-z0-9]+", "-", machine.model.lower()).strip("-")
-    told = {}
-    for short in given.networks:
-        network = {"cnn": cnn, "minilm": encoder}[short](given.work)
-        metadata = Metadata(f"sqlite:///{given.work / 'metadata.db'}")
-        found = _register(network, metadata, given.work)
-        export_profiles(metadata, PROFILES / f"{label}-{network.name}-{day}.json", [network.name])
-        metadata.close()
-        text = f"{machine.model}, {day}\n\n" + table(network.name, found)
-        (RESULTS / f"{label}-{network.name}.md").write_text(text)
-        print(text)
-        told[short] = {**worth(found.variants), "failed": sorted(found.failures), "missing": sorted(found.missing)}
+    place = Place(
+        work=given.work,
+        profiles=given.profiles,
+        results=given.results,
+        gpu=machine.model,
+        day=datetime.now(UTC).date().isoformat(),
+        ends_at=time.monotonic() + given.seconds,
+    )
+    options = GenerationOptions(
+        hardware=(HardwareKind.GPU,),
+        recipes=given.recipes,
+        batch_limit=max(given.batch_limits),
+        gpu_batch_limits=tuple(given.batch_limits),
+        build_limit_s=STEP_LIMIT_S,
+        profile_limit_s=STEP_LIMIT_S,
+    )
+    makers: dict[str, Callable[[Path], Network]] = {"cnn": cnn, "minilm": encoder}
+    told = {short: _one(makers[short], place, options) for short in given.networks}
     print(json.dumps({"gpu": machine.model, **told}))
 
 
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=Path(".infaas/bench-gpu"), help="models and what is registered")
+    parser.add_argument("--profiles", type=Path, default=Path("configs/profiles"))
+    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--networks", nargs="+", choices=("cnn", "minilm"), default=("cnn", "minilm"))
+    parser.add_argument("--recipes", nargs="+", help="labels such as torch-compiled-fp16; by default all that pay")
+    parser.add_argument("--batch-limits", nargs="+", type=int, default=(8, 64))
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no step later; run again to go on")
+    return parser.parse_args()
+
+
 def cnn(folder: Path) -> Network:
-    """A ResNet-50 on digits enlarged to 224x224, trained on the GPU where its file is not there yet."""
-    make_once(folder / "digits224.npz", lambda path: np.savez_compressed(path, allow_pickle=False, **digits_at(SIDE)))
-    make_once(folder / "resnet50.pt2", lambda path: write_resnet50(path, SIDE))
+    """A ResNet-50 on digits enlarged to 224x224, trained on the GPU where its file is not there yet.
+
+    Trained in a process of its own, so that this one holds nothing on the GPU that is measured.
+    """
+    make_once(folder / "digits224.npz", lambda path: np.savez(path, allow_pickle=False, **digits_at(SIDE)))
+    train = [sys.executable, "-m", "benchmarks.gpu.resnet50", str(SIDE)]
+    make_once(folder / "resnet50.pt2", lambda path: subprocess.run([*train, str(path)], check=True))
     return Network(
         name="resnet50-digits",
         path=folder / "resnet50.pt2",
@@ -69,24 +112,67 @@ def cnn(folder: Path) -> Network:
     )
 
 
-def _register(network: Network, metadata: Metadata, work: Path) -> Registration:
-    return register(
-        network.path,
-        architecture=network.name,
-        use_case=network.use_case,
-        validation=network.validation,
-        metric=network.metric,
-        metadata=metadata,
-        repository=FolderRepository(work / "repository"),
-        options=GenerationOptions(
-            hardware=(HardwareKind.GPU,),
-            batch_limit=max(BATCH_LIMITS),
-            gpu_batch_limits=BATCH_LIMITS,
-            build_limit_s=1800.0,
-            profile_limit_s=1800.0,
-        ),
-        on_progress=lambda x: print(f"  [{x.done}/{x.total}] {x.step}: {x.note}", flush=True),
+def _one(make: Callable[[Path], Network], place: Place, options: GenerationOptions) -> dict[str, Any]:
+    """Register one network; the other one is not to suffer from what happens to it."""
+    metadata = Metadata(f"sqlite:///{place.work / 'metadata.db'}")
+    try:
+        network = make(place.work)
+        return _register(network, metadata, place, options)
+    except (InfaasError, subprocess.CalledProcessError) as error:
+        return {"error": str(error)}
+    finally:
+        metadata.close()
+
+
+def _register(network: Network, metadata: Metadata, place: Place, options: GenerationOptions) -> dict[str, Any]:
+    def tell(progress: Progress) -> None:
+        print(f"  [{progress.done}/{progress.total}] {progress.step}: {progress.note}", flush=True)
+        if progress.note == "profiled":
+            _keep(_so_far(network, metadata), network, metadata, place)
+        if time.monotonic() > place.ends_at:
+            raise OutOfTime
+
+    try:
+        found = register(
+            network.path,
+            architecture=network.name,
+            use_case=network.use_case,
+            validation=network.validation,
+            metric=network.metric,
+            metadata=metadata,
+            repository=FolderRepository(place.work / "repository"),
+            options=options,
+            on_progress=tell,
+        )
+    except OutOfTime:
+        begun = network.name in metadata.architectures()
+        return {**(_told(_so_far(network, metadata)) if begun else {"variants": 0}), "unfinished": True}
+    _keep(found, network, metadata, place)
+    print(table(network.name, found))
+    return _told(found)
+
+
+def _so_far(network: Network, metadata: Metadata) -> Registration:
+    """What an unfinished registration has left."""
+    name = network.name
+    return Registration(
+        architecture=metadata.architectures()[name],
+        variants=tuple(metadata.variants(name)),
+        skipped=(),
+        failures={x.label: x.reason for x in metadata.failures(name)},
+        offered=frozenset(x.name for x, _ in metadata.variants(name, offered=True)),
     )
+
+
+def _keep(found: Registration, network: Network, metadata: Metadata, place: Place) -> None:
+    """Write the profiles and the table."""
+    export_profiles(metadata, place.profiles / place.named(network.name, f"-{place.day}.json"), [network.name])
+    text = f"{place.gpu}, {place.day}\n\n{table(network.name, found)}"
+    (place.results / place.named(network.name, ".md")).write_text(text)
+
+
+def _told(found: Registration) -> dict[str, Any]:
+    return {**worth(found.variants), "failed": sorted(found.failures), "missing": sorted(found.missing)}
 
 
 if __name__ == "__main__":

@@ -112,8 +112,11 @@ def _climb_all(
 
 def _climb(climber: Climber, served: Served, found: dict[str, Climb], repetition: int) -> None:
     climb = found.setdefault(served.name, Climb(system=served.name))
+    before = len(climb.failed)
     climber.climb(served, climb, repetition)
     _say(f"repetition {repetition + 1}: {served.name} sustains {climb.sustained_qps[-1]:.0f} queries/s")
+    for failure in climb.failed[before:]:
+        _say(f"{served.name} {failure}")
 
 
 def _tell_rates(

@@ -3,7 +3,8 @@
 Rates are 50 queries/s times powers of 1.1. A repetition rises step by step; a step holds when at least 99 % of all
 its queries were answered on time at the asked accuracy. One that does not hold is tried a second time, because a
 shared machine has hiccups; when it fails again, the step before is what the system sustains. The first repetition
-finds the place in long strides; later ones begin shortly below it.
+finds the place in long strides; later ones begin shortly below it. A try in which the server breaks its connections
+does not hold.
 """
 
 import time
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from benchmarks.live.cpu import cpu_times, used_s
 from benchmarks.live.systems import Served
 from benchmarks.live.traffic import QueryClass
-from benchmarks.serving.generator import Generator
+from benchmarks.serving.generator import Generator, MeasurementFailed
 from benchmarks.serving.load import Job, Outcome, Part
 
 HOLDS = 0.99
@@ -23,6 +24,7 @@ _BEFORE = 3  # steps below the place at which a repetition begins
 _BEYOND = 6  # steps beyond it, for the picture
 _CONNECTIONS = 256
 _QUIET_S = 0.7
+_MOST_FAILED, _RECOVERY_S = 3, 10.0  # tries of a system in which it breaks connections; what it gets to come round
 
 
 def rate_qps(step: int) -> float:
@@ -65,6 +67,7 @@ class Climb:
     system: str
     runs: list[Run] = field(default_factory=list)
     sustained: list[int] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)  # tries in which the server broke connections
 
     @property
     def sustained_qps(self) -> list[float]:
@@ -92,7 +95,7 @@ class Climber:
             place = self._rise(served, climb, repetition, 0, _STRIDE)
             place = self._rise(served, climb, repetition, place + 1, 1)
             climb.sustained.append(place)
-            self._run(served, climb, repetition, max(0, place) + _BEYOND)
+            self._try(served, climb, repetition, max(0, place) + _BEYOND)
             return
         first = max(0, climb.sustained[0] - _BEFORE)
         place = self._rise(served, climb, repetition, first, 1)
@@ -110,7 +113,19 @@ class Climber:
         return last
 
     def _holds(self, served: Served, climb: Climb, repetition: int, step: int) -> bool:
-        return any(self._run(served, climb, repetition, step).attainment >= HOLDS for _ in range(2))
+        tries = (self._try(served, climb, repetition, step) for _ in range(2))
+        return any(x is not None and x.attainment >= HOLDS for x in tries)
+
+    def _try(self, served: Served, climb: Climb, repetition: int, step: int) -> Run | None:
+        """One measurement; None where the server broke its connections, which it may do seldom only."""
+        try:
+            return self._run(served, climb, repetition, step)
+        except MeasurementFailed as error:
+            climb.failed.append(f"at {rate_qps(step):.0f} queries/s: {error}")
+            if len(climb.failed) > _MOST_FAILED:
+                raise
+            time.sleep(_RECOVERY_S)
+            return None
 
     def _run(self, served: Served, climb: Climb, repetition: int, step: int) -> Run:
         self._seed += 1

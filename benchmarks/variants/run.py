@@ -67,13 +67,17 @@ def main() -> None:
 def worth(variants: Sequence[tuple[Variant, Profile]]) -> dict[str, float]:
     """How many variants there are, and the greatest gain in throughput over eager PyTorch, both on one thread.
 
-    Only variants count that lose at most one point of accuracy; `accuracy_drop` is that of the best one. On one thread
-    the times do not depend on what else the machine does.
+    Without eager fp32 there is nothing to compare with, and only the number is told. Only variants count that lose at
+    most one point of accuracy; `accuracy_drop` is that of the best one. On one thread the times do not depend on what
+    else the machine does.
     """
     eager = max(
         (p for v, p in variants if (v.runtime, v.precision, v.threads) == ("torch", "fp32", 1)),
         key=lambda x: x.saturation_qps,
+        default=None,
     )
+    if eager is None:
+        return {"variants": len(variants)}
     able = [
         (p.saturation_qps / eager.saturation_qps, eager.accuracy.value - p.accuracy.value)
         for v, p in variants
@@ -130,10 +134,18 @@ def table(name: str, found: Registration) -> str:
         "|---|---|---|---|---|---|---|---|---|---|---|",
         *(_line(v, p, v.name in found.offered) for v, p in fastest_first),
         "",
-        *(f"Not offered: {label}: {reason}  " for label, reason in found.failures.items()),
+        *(f"Not offered: {', '.join(labels)}: {reason}  " for reason, labels in _by_reason(found).items()),
         *(f"Not tried: {runtime}: {how}  " for runtime, how in found.missing.items()),
     ]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _by_reason(found: Registration) -> dict[str, list[str]]:
+    """What failed, by reason; a reason that names its variant is no other's."""
+    reasons: dict[str, list[str]] = {}
+    for label, reason in found.failures.items():
+        reasons.setdefault(reason, []).append(label)
+    return reasons
 
 
 def _line(variant: Variant, profile: Profile, offered: bool) -> str:
@@ -144,9 +156,14 @@ def _line(variant: Variant, profile: Profile, offered: bool) -> str:
     return (
         f"| {variant.name.partition('@')[2]} | {profile.accuracy.value:.4f} ({low:.3f} to {high:.3f}) | {fidelity} "
         f"| {first.p50_s * 1e3:.3f} / {last.p50_s * 1e3:.2f} | {first.p99_s * 1e3:.3f} | {profile.saturation_qps:.0f} "
-        f"| {profile.load_s:.2f} / {profile.warm_load_s or 0:.3f} | {profile.peak_memory_bytes / 1e6:.0f} "
+        f"| {profile.load_s:.2f} / {profile.warm_load_s or 0:.3f} | {_memory_mb(profile)} "
         f"| {profile.outside_load or 0:.1f} | {fit} | {'yes' if offered else 'dominated'} |"
     )
+
+
+def _memory_mb(profile: Profile) -> str:
+    device = f" + {profile.peak_device_memory_bytes / 1e6:.0f} on device" if profile.peak_device_memory_bytes else ""
+    return f"{profile.peak_memory_bytes / 1e6:.0f}{device}"
 
 
 def _fit_errors(network: Network, found: Registration, work: Path) -> list[float]:

@@ -15,7 +15,7 @@ from infaas_ray.errors import InfaasError, InvalidInput, InvalidModel, Refused, 
 from infaas_ray.variants.build_job import Build, Described, Job, OpenSource, Wrote
 from infaas_ray.variants.jobs import JobReport, run_job
 from infaas_ray.variants.recipes import Form, Make, Recipe, all_recipes
-from infaas_ray.variants.runtime import installed, runtime_named
+from infaas_ray.variants.runtime import obstacle, runtime_named
 from infaas_ray.variants.sources import Source
 
 _MODULE = "infaas_ray.variants.build_job"
@@ -96,18 +96,17 @@ class GenerationOptions:
 
 
 def missing_frameworks(recipes: list[Recipe], options: GenerationOptions) -> dict[str, str]:
-    """Runtimes of these recipes that are not installed here, with the extra that brings each.
+    """Runtimes of these recipes that can compute on none of the hardware here, and what would help.
 
     None where recipes were asked for by label: then each says so itself.
     """
     if options.recipes is not None:
         return {}
-    runtimes = {x.runtime: runtime_named(x.runtime) for x in recipes}
-    return {
-        name: f"not installed: pip install 'infaas_ray[{runtime.extra}]'"
-        for name, runtime in runtimes.items()
-        if not installed(runtime)
-    }
+    found: dict[str, list[str]] = {}
+    for recipe in recipes:
+        wanted = dict.fromkeys(hardware for hardware, _, _ in options.cells(recipe))
+        found.setdefault(recipe.runtime, []).extend(obstacle(runtime_named(recipe.runtime), x) for x in wanted)
+    return {name: reasons[0] for name, reasons in found.items() if all(reasons)}
 
 
 def recipe_origin(recipe: Recipe, settings: dict[str, object]) -> str:

@@ -29,8 +29,10 @@ T = TypeVar("T")
 
 # No credentials among them: a model file must not be able to read any.
 _ENVIRONMENT = (
-    *("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "SYSTEMROOT"),
-    *("INFAAS_CACHE", "XDG_CACHE_HOME", "NEURON_RT_VISIBLE_CORES"),
+    *("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "SYSTEMROOT", "INFAAS_CACHE", "XDG_CACHE_HOME"),
+    *("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "CUDA_HOME", "CUDA_PATH", "NEURON_RT_VISIBLE_CORES"),
+    *("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "TRITON_LIBCUDA_PATH", "TRITON_PTXAS_PATH"),
+    *("CC", "CXX", "CPATH", "LIBRARY_PATH"),  # Inductor and Triton compile C
 )
 _PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 _LAST_WORDS = 400
@@ -197,7 +199,7 @@ def _environment(folder: Path, threads: int) -> dict[str, str]:
     count = str(threads)
     kept = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
     return kept | {
-        "PYTHONPATH": str(_PACKAGE_PARENT),
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys([str(_PACKAGE_PARENT), *_module_folders()])),
         "PYTHONWARNINGS": "ignore",
         "TMPDIR": str(folder),
         "OMP_NUM_THREADS": count,
@@ -206,6 +208,11 @@ def _environment(folder: Path, threads: int) -> dict[str, str]:
         "OMP_WAIT_POLICY": "PASSIVE",
         "GOMP_SPINCOUNT": "0",
     }
+
+
+def _module_folders() -> list[str]:
+    """Where modules are found here by PYTHONPATH, but for what depends on the current folder."""
+    return [x for x in os.environ.get("PYTHONPATH", "").split(os.pathsep) if x and Path(x).is_absolute()]
 
 
 def _rebuild(line: _Line) -> InfaasError:

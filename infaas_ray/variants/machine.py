@@ -73,8 +73,22 @@ def forget_cached(path: Path) -> None:
         os.close(descriptor)
 
 
+def gpu_used_bytes() -> int:
+    """What all processes together hold on the GPU that this one uses; 0 where the driver does not say."""
+    try:
+        return int(float(_ask_driver("memory.used")) * 2**20)
+    except (ConfigError, ValueError):
+        return 0
+
+
 def _gpu_model() -> str:
-    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    return _ask_driver("name")
+
+
+def _ask_driver(field: str) -> str:
+    """A field of `nvidia-smi`, of the first GPU that this process sees. Raises ConfigError where there is none."""
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip() or "0"
+    command = ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader,nounits", "-i", first]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0].strip()
     except (OSError, subprocess.CalledProcessError, IndexError) as error:

@@ -9,8 +9,6 @@ they take a tenth of the time, and replicas of one variant share the pages.
 
 import hashlib
 import importlib
-import os
-import subprocess
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,6 +20,8 @@ from infaas_ray.storage.cache import LocalCache, cache_root
 from infaas_ray.variants.machine import cpu_model
 
 _PROVIDERS = {HardwareKind.CPU: "CPUExecutionProvider", HardwareKind.GPU: "CUDAExecutionProvider"}
+# fp32 means fp32; and a new batch size costs no search for the best algorithm among all.
+_PROVIDER_OPTIONS = {"CUDAExecutionProvider": {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}}
 _FATAL_ONLY = 4  # errors reach the caller as exceptions; the log adds nothing
 _PACKED = "model.onnx"
 _PACKING = {
@@ -45,6 +45,8 @@ class OnnxRuntime:
         if variant.hardware is HardwareKind.CPU and path.stat().st_size >= _LEAST_PACKED_BYTES:
             session = _packed_session(runtime, path, variant)
         session = session or open_session(path, threads=variant.threads, provider=provider)
+        if session.get_providers()[0] != provider:  # it falls back to the CPU without a word
+            raise ConfigError(f"{variant.name}: ONNX Runtime could not load the libraries that {provider} needs")
         given = {x.name for x in session.get_outputs()}
         missing = [x.name for x in architecture.outputs if x.name not in given]
         if missing:
@@ -57,6 +59,13 @@ class OnnxRuntime:
             return False
         cache, name = _packed_place(variant)
         return cache.get(name) is None
+
+    def lacks(self, hardware: HardwareKind) -> str:
+        """Why this build cannot compute there; empty where it can."""
+        cpu_only = "onnxruntime-gpu" not in self.versions()
+        return (
+            "a build for CPUs alone: pip install onnxruntime-gpu" if hardware is HardwareKind.GPU and cpu_only else ""
+        )
 
     def preload(self) -> None:
         """Import the framework."""
@@ -92,9 +101,8 @@ class OnnxModel:
         return dict(zip(self._outputs, values, strict=True))
 
     def device_memory_bytes(self) -> int:
-        """Unknown to ONNX Runtime; 0 on a CPU, and on a GPU what the driver says this process holds."""
-        on_device = self._session is not None and self._session.get_providers()[0] != _PROVIDERS[HardwareKind.CPU]
-        return gpu_memory_bytes() if on_device else 0
+        """Unknown to ONNX Runtime; the driver knows what the whole process holds."""
+        return 0
 
     def close(self) -> None:
         """Drop the session, which frees it."""
@@ -115,8 +123,12 @@ def open_session(path: Path, *, threads: int, provider: str = "CPUExecutionProvi
     options = _options(runtime, threads)
     if not optimize:
         options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if provider in _PROVIDER_OPTIONS:
+        getattr(runtime, "preload_dlls", lambda: None)()  # of pip's CUDA packages, where those are installed
     try:
-        return runtime.InferenceSession(str(path), sess_options=options, providers=[provider])
+        return runtime.InferenceSession(
+            str(path), sess_options=options, providers=[(provider, _PROVIDER_OPTIONS.get(provider, {}))]
+        )
     except Exception as error:  # as in `predict`
         raise InvalidModel(f"{path.name} is not an ONNX model that ONNX Runtime can load: {error}") from error
 
@@ -159,17 +171,6 @@ def _pack(runtime: Any, path: Path, folder: Path) -> None:
         runtime.InferenceSession(str(path), sess_options=options, providers=[_PROVIDERS[HardwareKind.CPU]])
     except Exception as error:  # as in `predict`
         raise InvalidModel(f"{path.name} cannot be packed: {error}") from error
-
-
-def gpu_memory_bytes() -> int:
-    """What the NVIDIA driver says this process holds on all GPUs; 0 where nobody can say."""
-    command = ["nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"]
-    try:
-        lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-    except (OSError, subprocess.CalledProcessError):
-        return 0
-    used = [line.split(",") for line in lines]
-    return sum(int(mib) for pid, mib in used if int(pid) == os.getpid() and mib.strip().isdigit()) * 2**20
 
 
 def _provider(runtime: Any, variant: Variant) -> str:

@@ -12,10 +12,10 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from infaas_ray.domain import Architecture, Array, BatchLatency, Hardware, Variant
+from infaas_ray.domain import Architecture, Array, BatchLatency, Hardware, HardwareKind, Variant
 from infaas_ray.errors import InvalidModel
 from infaas_ray.variants.jobs import Emit, serve_job
-from infaas_ray.variants.machine import Moment, forget_cached, hardware, memory_bytes
+from infaas_ray.variants.machine import forget_cached, gpu_used_bytes, hardware, memory_bytes
 from infaas_ray.variants.runtime import LoadedModel, Runtime, runtime_of
 from infaas_ray.variants.timing import first_rows, time_batches
 
@@ -57,12 +57,13 @@ def work(job: ProfileJob, emit: Emit) -> None:
         sample = dict(file)
     runtime, one = runtime_of(job.variant), first_rows(sample, 1)
     forget_cached(Path(job.artifact))
-    baseline = memory_bytes("VmRSS")
+    on_gpu = job.variant.hardware is HardwareKind.GPU
+    baseline, device_before = memory_bytes("VmRSS"), gpu_used_bytes() if on_gpu else 0
     model, load_s, first_call_s = _load(runtime, job, one)
-    before = Moment.now()
-    latencies = time_batches(model, sample, job.batches, threads=job.variant.threads)
-    outside_load = before.outside_load(Moment.now())
+    timed = time_batches(model, sample, job.batches, threads=0 if on_gpu else job.variant.threads)
     peak, device_peak = memory_bytes("VmHWM"), model.device_memory_bytes()
+    if on_gpu:  # the driver knows of the context and of libraries, too
+        device_peak = max(device_peak, gpu_used_bytes() - device_before)
     if job.rows is not None:
         np.save(job.outputs, _compute(model, job))
     model.close()
@@ -71,11 +72,11 @@ def work(job: ProfileJob, emit: Emit) -> None:
             load_s=load_s,
             first_call_s=first_call_s,
             warm_load_s=_warm_load_s(runtime, job, one) if job.batches else None,
-            latencies=latencies,
+            latencies=timed.latencies,
             baseline_memory_bytes=baseline,
             peak_memory_bytes=peak,
             peak_device_memory_bytes=device_peak,
-            outside_load=outside_load,
+            outside_load=timed.outside_load,
             versions={"python": platform.python_version(), **runtime.versions()},
             hardware=hardware(job.variant.hardware),
         )

@@ -16,7 +16,7 @@ import psutil
 from infaas_ray.domain import UseCase
 from infaas_ray.errors import InvalidModel
 from infaas_ray.storage.metadata import Metadata
-from infaas_ray.storage.repository import Repository
+from infaas_ray.storage.repository import Repository, file_digest
 from infaas_ray.variants import sklearn_source
 from infaas_ray.variants.generator import GenerationOptions
 from infaas_ray.variants.metrics import metric_named
@@ -78,6 +78,7 @@ def register(
             architecture=architecture,
             use_case=use_case,
             validation=validation,
+            validation_digest=None if validation is None else file_digest(validation),
             metric=metric,
             options=options,
             declared_accuracy=declared_accuracy,

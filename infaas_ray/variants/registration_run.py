@@ -14,7 +14,7 @@ from pathlib import Path
 from infaas_ray.domain import Accuracy, Architecture, Array, HardwareKind, Profile, UseCase, Variant
 from infaas_ray.errors import ArtifactCorrupt, InfaasError, InvalidModel, MissingExtra, Refused
 from infaas_ray.storage.metadata import Metadata, Origin
-from infaas_ray.storage.repository import Repository, file_digest
+from infaas_ray.storage.repository import Repository
 from infaas_ray.variants.generator import Builder, GenerationOptions, missing_frameworks, recipe_origin
 from infaas_ray.variants.pareto import undominated
 from infaas_ray.variants.profiler import Bench, Judge, lay_out, measure, profile_of
@@ -60,6 +60,7 @@ class Request:
     architecture: str
     use_case: UseCase
     validation: Path | None
+    validation_digest: str | None
     metric: str
     options: GenerationOptions
     declared_accuracy: float | None
@@ -68,7 +69,7 @@ class Request:
     def origin(self, recipe: Recipe) -> Origin:
         """What a recipe's variants will be said to come from."""
         settings: dict[str, object] = {
-            "validation": file_digest(self.validation) if self.validation else None,
+            "validation": self.validation_digest,
             "metric": self.metric,
             "declared": self.declared_accuracy,
             "outputs": self.output_names,

@@ -14,7 +14,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Protocol
 
-from infaas_ray.domain import Architecture, Array, Variant
+from infaas_ray.domain import Architecture, Array, HardwareKind, Variant
 from infaas_ray.errors import ConfigError, InfaasError, InvalidInput, one_of
 from infaas_ray.variants.fake_runtime import FakeRuntime
 from infaas_ray.variants.neuron_runtime import NeuronRuntime
@@ -38,7 +38,7 @@ class LoadedModel(Protocol):
         ...
 
     def device_memory_bytes(self) -> int:
-        """The most memory that this model has taken on its device so far; 0 where it computes in main memory."""
+        """The most memory that this model has taken on its device so far, as far as the framework tells; else 0."""
         ...
 
     def close(self) -> None:
@@ -102,6 +102,17 @@ def added_runtimes() -> dict[str, Runtime]:
 def installed(runtime: Runtime) -> bool:
     """Whether the runtime's framework is there, judged without importing it."""
     return not runtime.extra or bool(runtime.versions())
+
+
+def obstacle(runtime: Runtime, hardware: HardwareKind) -> str:
+    """Why a runtime cannot compute on that hardware here, judged without importing it; empty where nothing is known.
+
+    A runtime that knows has a method `lacks(hardware)`.
+    """
+    if not installed(runtime):
+        return f"not installed: pip install 'infaas_ray[{runtime.extra}]'"
+    ask = getattr(runtime, "lacks", None)
+    return "" if ask is None else str(ask(hardware))
 
 
 def prepares(runtime: Runtime, path: Path, variant: Variant) -> bool:

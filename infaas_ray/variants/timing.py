@@ -5,7 +5,7 @@ model gets thousands of runs, enough for its p99.9; a slow one as many as fit th
 which a thread was ready and another process had its processor is not the variant's: runs without such waiting count
 alone where there are enough. Elsewhere the wait, which Linux tells per thread, is taken off one-thread variants; with
 more it cannot be, because a thread that yields while it waits for its fellows waits in the same sense, and all runs
-count as they are.
+count as they are. What computes on a device (`threads` 0) does not wait so.
 """
 
 import contextlib
@@ -18,6 +18,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from infaas_ray.domain import Array, BatchLatency
+from infaas_ray.variants.machine import Moment
 
 _ROUNDS = 5
 _WARM_UPS = 3
@@ -51,10 +52,14 @@ class Waiting:
 
     def __init__(self, threads: Sequence[int]) -> None:
         self._threads = threads
+        self._last = [0] * len(threads)
 
     def now(self) -> list[int]:
-        """Nanoseconds of each thread."""
-        return [int(os.pread(x, 64, 0).split()[1]) for x in self._threads]
+        """Nanoseconds of each thread; a thread that has ended waits no more."""
+        for i, thread in enumerate(self._threads):
+            with contextlib.suppress(OSError, IndexError):
+                self._last[i] = int(os.pread(thread, 64, 0).split()[1])
+        return list(self._last)
 
     @classmethod
     @contextlib.contextmanager
@@ -71,20 +76,27 @@ class Waiting:
                 os.close(descriptor)
 
 
-def time_batches(
-    model: Predicts, sample: Mapping[str, Array], batches: Sequence[int], *, threads: int
-) -> list[BatchLatency]:
-    """Latency quantiles of each batch size, of rows repeated from `sample`; the model computes on `threads`."""
+class Timed(NamedTuple):
+    """Latency quantiles by batch size, and how many cores other processes kept busy meanwhile."""
+
+    latencies: list[BatchLatency]
+    outside_load: float
+
+
+def time_batches(model: Predicts, sample: Mapping[str, Array], batches: Sequence[int], *, threads: int) -> Timed:
+    """Time batches of rows repeated from `sample`; the model computes on so many `threads`, 0 where on a device."""
     inputs = {batch: first_rows(sample, batch) for batch in batches}
     runs: dict[int, list[Run]] = {batch: [] for batch in batches}
     for batch in batches:
         for _ in range(_WARM_UPS):
             model.predict(inputs[batch])
+    before = Moment.now()
     with Waiting.of_this_process() as waiting:
         for _ in range(_ROUNDS):
             for batch in batches:
                 runs[batch] += _round(model, inputs[batch], waiting)
-    return [quantiles(batch, runs[batch], threads=threads) for batch in batches]
+    outside_load = before.outside_load(Moment.now())
+    return Timed([quantiles(batch, runs[batch], threads=threads) for batch in batches], outside_load)
 
 
 def first_rows(sample: Mapping[str, Array], count: int) -> dict[str, Array]:

@@ -5,7 +5,7 @@ programs are read, never pickled modules, which could run any code. The file is 
 are made of it on loading, and tf32 is how an NVIDIA GPU then multiplies.
 
 Compiled on a GPU, batches are filled up to a power of two, so that each size is compiled and recorded as a CUDA graph
-once.
+once; `compiled` sees to it that this happens in the load.
 """
 
 import gc
@@ -18,6 +18,7 @@ import numpy as np
 
 from infaas_ray.domain import Architecture, Array, HardwareKind, Variant
 from infaas_ray.errors import ConfigError, InvalidModel, MissingExtra, VariantFailed
+from infaas_ray.variants.compiled import get_ready, is_prepared, note_prepared, sizes_of, warm_up
 
 _DEVICES = {HardwareKind.CPU: "cpu", HardwareKind.GPU: "cuda"}
 
@@ -43,7 +44,23 @@ class TorchRuntime:
 
             program = move_to_device_pass(program, device)
         placement = Placement(device, _dtype(torch, variant), variant.batch_limit, self._compiled)
-        return TorchModel(torch, program, placement, architecture)
+        if not self._compiled:
+            return TorchModel(torch, program, placement, architecture)
+        sizes = sizes_of(variant.batch_limit, on_gpu=device != "cpu")
+        get_ready(torch, sizes)
+        model = TorchModel(torch, program, placement, architecture)
+        warm_up(model, architecture, sizes)
+        note_prepared(variant, self.versions())
+        return model
+
+    def prepares(self, path: Path, variant: Variant) -> bool:
+        """Whether a load here and now compiles what later loads find compiled."""
+        return self._compiled and not is_prepared(variant, self.versions())
+
+    def lacks(self, hardware: HardwareKind) -> str:
+        """Why this build cannot compute there; empty where it can."""
+        cpu_only = self.versions().get("torch", "").endswith("+cpu")
+        return "a build for CPUs alone: install PyTorch for CUDA" if hardware is HardwareKind.GPU and cpu_only else ""
 
     def preload(self) -> None:
         """Import the framework."""

@@ -16,7 +16,7 @@ import pytest
 from infaas_ray.domain import Architecture, HardwareKind, TensorSpec, UseCase, Variant
 from infaas_ray.errors import ConfigError, InvalidModel, MissingExtra, VariantFailed
 from infaas_ray.storage.repository import file_digest
-from infaas_ray.variants import neuron_runtime, onnx_source, openvino_source
+from infaas_ray.variants import neuron_runtime, onnx_source, openvino_source, torch_runtime
 from infaas_ray.variants.runtime import RUNTIMES, prepares, runtime_named, runtime_of
 
 torch = pytest.importorskip("torch")
@@ -206,6 +206,55 @@ def test_a_damaged_packed_form_is_made_again(files: Files, cache: Path) -> None:
     assert list((cache / "onnxruntime").iterdir()) == []
     runtime.load(files.onnx, mine, ARCHITECTURE).close()
     assert len(list((cache / "onnxruntime").iterdir())) == 1
+
+
+def test_onnx_runtime_that_falls_back_to_the_cpu_is_not_sold_as_a_gpu(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession
+
+    def fallen_back(path: str, sess_options: Any, providers: list[Any]) -> Any:
+        assert providers == [("CUDAExecutionProvider", {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"})]
+        return session(path, sess_options=sess_options, providers=["CPUExecutionProvider"])
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", fallen_back)
+    mine = variant("onnxruntime", "fp32", files.onnx, HardwareKind.GPU)
+    with pytest.raises(ConfigError, match="could not load the libraries that CUDAExecutionProvider needs"):
+        runtime_of(mine).load(files.onnx, mine, ARCHITECTURE)
+
+
+def test_compiled_for_a_gpu_every_size_is_compiled_in_the_load(
+    files: Files, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyTorch's `cpu:0` stands in for the GPU, and counting for Inductor."""
+    sizes: list[int] = []
+
+    def counting(graph: Any, inputs: Any) -> Any:
+        sizes.append(next(x.shape[0] for x in inputs if x.ndim == 4 and x.shape[1] == 3))
+        return graph.forward
+
+    compile_for = torch.compile
+    monkeypatch.setitem(torch_runtime._DEVICES, HardwareKind.GPU, "cpu:0")
+    monkeypatch.setattr(
+        torch, "compile", lambda module, dynamic, mode: compile_for(module, dynamic=dynamic, backend=counting)
+    )
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 2)
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    mine = variant("torch-compiled", "fp32", files.pt2, HardwareKind.GPU)
+    runtime = runtime_of(mine)
+    assert prepares(runtime, files.pt2, mine)
+    model = runtime.load(files.pt2, mine, ARCHITECTURE)
+    assert sizes == [1, 2, 4, 8]
+    assert not prepares(runtime, files.pt2, mine)
+    assert (cache / "inductor").stat().st_mode & 0o077 == 0
+    for rows in (1, 2, 3, 5, 7, 8):
+        answers = model.predict({"image": files.images[:rows]})
+        np.testing.assert_allclose(answers["logits"], files.logits[:rows], atol=1e-4)
+    assert len(sizes) == 4
+    model.close()
 
 
 CYCLES = """

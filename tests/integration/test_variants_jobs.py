@@ -1,5 +1,6 @@
 """Child processes: crashes and hangs become errors, results before them are kept, secrets stay outside."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -100,6 +101,15 @@ def test_a_child_sees_its_threads_and_no_secret(child: Path, monkeypatch: pytest
     assert "hush" not in seen.values()
     assert {seen["OMP_NUM_THREADS"], seen["MKL_NUM_THREADS"], seen["OPENBLAS_NUM_THREADS"]} == {"3"}
     assert seen["TMPDIR"] == str(child)
+
+
+def test_a_child_finds_modules_where_its_parent_does_but_not_in_the_current_folder(
+    child: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = str(jobs._PACKAGE_PARENT).split(os.pathsep)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["", ".", "relative", "/opt/wheels"]))
+    seen = run(child, "environment").last(dict[str, str])
+    assert seen["PYTHONPATH"].split(os.pathsep) == [*ours, "/opt/wheels"]
 
 
 def test_importing_the_package_imports_no_framework() -> None:

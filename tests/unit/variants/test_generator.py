@@ -72,13 +72,29 @@ def test_cells_are_threads_on_cpu_and_batch_limits_on_a_gpu() -> None:
 
 
 def test_missing_frameworks_are_named_with_their_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("infaas_ray.variants.generator.installed", lambda runtime: runtime.extra != "openvino")
+    monkeypatch.setattr("infaas_ray.variants.runtime.installed", lambda runtime: runtime.extra != "openvino")
     options = GenerationOptions()
     assert missing_frameworks(options.recipes_for(Form.ONNX), options) == {
         "openvino": "not installed: pip install 'infaas_ray[openvino]'"
     }
     asked = GenerationOptions(recipes=("openvino-int8",))
     assert missing_frameworks(asked.recipes_for(Form.ONNX), asked) == {}
+
+
+def test_a_build_for_processors_alone_is_missing_only_where_nothing_else_is_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("infaas_ray.variants.runtime.installed", lambda runtime: True)
+    monkeypatch.setattr("infaas_ray.variants.torch_runtime.TorchRuntime.versions", lambda self: {"torch": "2.13.0+cpu"})
+    monkeypatch.setattr("infaas_ray.variants.onnx_runtime.OnnxRuntime.versions", lambda self: {"onnxruntime": "1.32"})
+    gpu = GenerationOptions(hardware=(HardwareKind.GPU,))
+    assert missing_frameworks(gpu.recipes_for(Form.PROGRAM), gpu) == {
+        "torch": "a build for CPUs alone: install PyTorch for CUDA",
+        "torch-compiled": "a build for CPUs alone: install PyTorch for CUDA",
+        "onnxruntime": "a build for CPUs alone: pip install onnxruntime-gpu",
+    }
+    both = GenerationOptions(hardware=(HardwareKind.CPU, HardwareKind.GPU))
+    assert set(missing_frameworks(both.recipes_for(Form.PROGRAM), both)) == {"torch-compiled"}
 
 
 def test_options_that_give_nothing_are_refused() -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ def test_timing_is_bounded_in_runs_and_time(monkeypatch: pytest.MonkeyPatch, too
     clock = [0.0]
     monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
     model = Counting(clock, took_s)
-    [found] = time_batches(model, SAMPLE, [40], threads=1)
+    [found], _ = time_batches(model, SAMPLE, [40], threads=1)
     assert found.p999_s is not None
     assert took_s <= found.p50_s <= found.p95_s <= found.p99_s <= found.p999_s <= took_s * 3 + 1e-9
     assert found.batch == 40
@@ -48,7 +49,7 @@ def test_sizes_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
     monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
     model = Counting(clock, 0.1)
-    assert [x.batch for x in time_batches(model, SAMPLE, [1, 4], threads=1)] == [1, 4]
+    assert [x.batch for x in time_batches(model, SAMPLE, [1, 4], threads=1).latencies] == [1, 4]
     timed = model.sizes[6:]
     changes = sum(a != b for a, b in itertools.pairwise(timed))
     assert changes == 9  # five rounds of both
@@ -79,3 +80,16 @@ def test_the_kernel_tells_of_this_processs_threads(monkeypatch: pytest.MonkeyPat
     monkeypatch.undo()
     with Waiting.of_this_process() as waiting:
         assert all(x >= 0 for x in waiting.now())
+
+
+def test_a_thread_that_ends_meanwhile_waits_no_more(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.undo()
+    (tmp_path / "schedstat").write_text("5 70 1")
+    (tmp_path / "ended").write_text("")
+    with (tmp_path / "schedstat").open() as living, (tmp_path / "ended").open() as ended:
+        waiting = Waiting([living.fileno(), ended.fileno(), 10**6])
+        assert waiting.now() == [70, 0, 0]
+
+
+def test_what_computes_on_a_device_waits_for_no_processor() -> None:
+    assert quantiles(4, [Run(3.0, 2.0)], threads=0).p50_s == 3.0
