@@ -15,6 +15,15 @@ _HOW_TO_FREE_THE_BATCH = (
     'dynamic_shapes={"x": {0: "batch"}})'
 )
 _LEAST_PRODUCT_WEIGHTS = 1 << 17
+_PRODUCTS = ["Conv", "MatMul", "Gemm"]
+# TensorRT dequantises no 32-bit integers, which quantised biases are. It wants a pair of its own before each input of a
+# product, and none after a product, where it would stand between that and what can be fused with it.
+_FOR_TENSORRT = {
+    "QuantizeBias": False,
+    "AddQDQPairToWeight": True,
+    "DedicatedQDQPair": True,
+    "OpTypesToExcludeOutputQuantization": _PRODUCTS,
+}
 _ELEMENT_NAMES = {"float": "float32", "double": "float64"}
 
 
@@ -60,8 +69,10 @@ def quantize(source: Path, rows: Mapping[str, Array], batch: int, target: Path, 
     """Write `source` with 8-bit weights (signed, per channel) and activations (unsigned), calibrated on `rows`.
 
     Quantise and dequantise pairs (QDQ) stand in the graph. Unsigned activations with signed weights are what x86's
-    dot-product instructions take; the opposite choice runs several times slower there. `symmetric` signs activations
-    around zero instead, which is all that TensorRT takes.
+    dot-product instructions take; the opposite choice runs several times slower there.
+
+    `symmetric` is the form that TensorRT takes: activations are signed around zero, only what convolutions and matrix
+    products are given is quantised, and biases stay floats; weights are fp32 before their own pair.
     """
     _import_onnx()
     quantization = importlib.import_module("onnxruntime.quantization")
@@ -74,7 +85,12 @@ def quantize(source: Path, rows: Mapping[str, Array], batch: int, target: Path, 
         activation_type=quantization.QuantType.QInt8 if symmetric else quantization.QuantType.QUInt8,
         weight_type=quantization.QuantType.QInt8,
         per_channel=True,
-        extra_options={"ActivationSymmetric": symmetric, "WeightSymmetric": True},
+        op_types_to_quantize=_PRODUCTS if symmetric else None,
+        extra_options={
+            "ActivationSymmetric": symmetric,
+            "WeightSymmetric": True,
+            **(_FOR_TENSORRT if symmetric else {}),
+        },
     )
 
 
