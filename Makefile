@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PEERS := .venv-peers
 PEERS_STAMP := $(PEERS)/.installed
+GPU := .venv-gpu
+GPU_STAMP := $(GPU)/.installed
 BENCH_ARGS ?=
 PIP_ARGS ?=
 HOME_DEMO ?= .infaas/demo
@@ -45,8 +47,16 @@ bench-variants: setup  ## generate and profile the variants of two networks, and
 	$(BIN)/python -m pip install --quiet --progress-bar off $(PIP_ARGS) -c constraints.txt -e '.[openvino]'
 	$(BIN)/python -m benchmarks.variants.run
 
-bench-gpu: setup  ## the same on an NVIDIA GPU, for two networks; writes configs/profiles/
-	$(BIN)/python -m benchmarks.gpu.run
+bench-gpu: $(GPU_STAMP)  ## the same on an NVIDIA GPU, for two networks; writes configs/profiles/
+	$(GPU)/bin/python -m benchmarks.gpu.run $(BENCH_ARGS)
+
+$(GPU_STAMP): pyproject.toml benchmarks/gpu/requirements.txt
+	$(PYTHON) -m venv $(GPU)
+	$(GPU)/bin/python -m pip install --quiet --upgrade "pip>=24"
+	$(GPU)/bin/python -m pip install --quiet --progress-bar off $(PIP_ARGS) -r benchmarks/gpu/requirements.txt -e .
+	$(GPU)/bin/python -m pip install --quiet --progress-bar off $(PIP_ARGS) "tensorrt-cu13>=10.7" || \
+		echo "TensorRT cannot be installed here (it comes from NVIDIA's own index); its variants are left out"
+	@touch $(GPU_STAMP)
 
 test: setup  ## unit tests, property tests with many examples, runs of plans and policies, integration tests on Ray
 	$(BIN)/python -m pytest tests/unit
@@ -103,4 +113,4 @@ constraints:  ## pin what is installed now (run after an upgrade in a fresh envi
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt
 
 clean:  ## remove the environment and everything made here
-	rm -rf $(VENV) $(PEERS) .infaas demo-results .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) $(GPU) .infaas demo-results .pytest_cache .mypy_cache .ruff_cache .hypothesis

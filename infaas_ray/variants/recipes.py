@@ -84,8 +84,16 @@ def _compiled(precision: str, *, works: tuple[HardwareKind, ...] = _BOTH) -> Rec
     return Recipe(runtime="torch-compiled", precision=precision, form=Form.PROGRAM, works=works, pays=_GPU)
 
 
-def _onnx(runtime: str, precision: str, make: Make, hardware: tuple[HardwareKind, ...]) -> Recipe:
-    return Recipe(runtime=runtime, precision=precision, form=Form.ONNX, make=make, works=hardware, pays=hardware)
+def _onnx(runtime: str, precision: str, make: Make, hardware: tuple[HardwareKind, ...], *, version: int = 1) -> Recipe:
+    return Recipe(
+        runtime=runtime,
+        precision=precision,
+        form=Form.ONNX,
+        make=make,
+        works=hardware,
+        pays=hardware,
+        version=version,
+    )
 
 
 RECIPES = (
@@ -105,10 +113,10 @@ RECIPES = (
     _compiled("bf16"),
     _compiled("tf32", works=_GPU),
     _compiled("fp16", works=_GPU),
-    _onnx("tensorrt", "fp32", Make.ENGINE, _GPU),
-    _onnx("tensorrt", "tf32", Make.ENGINE, _GPU),
-    _onnx("tensorrt", "fp16", Make.HALF_ENGINE, _GPU),
-    _onnx("tensorrt", "int8", Make.INT8_ENGINE, _GPU),
+    _onnx("tensorrt", "fp32", Make.ENGINE, _GPU, version=2),
+    _onnx("tensorrt", "tf32", Make.ENGINE, _GPU, version=2),
+    _onnx("tensorrt", "fp16", Make.HALF_ENGINE, _GPU, version=2),
+    _onnx("tensorrt", "int8", Make.INT8_ENGINE, _GPU, version=2),
     Recipe(runtime="neuron", precision="fp32", form=Form.PROGRAM, make=Make.NEURON, works=_NEURON, pays=_NEURON),
     Recipe(runtime="neuron", precision="bf16", form=Form.PROGRAM, make=Make.NEURON, works=_NEURON, pays=_NEURON),
 )
