@@ -22,6 +22,7 @@ from infaas_ray.errors import InvalidInput
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+MOST_BATCH = 4096  # rows that a variant can take at once
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 _APPLICATION = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -202,7 +203,7 @@ class Variant:
         _check_name("runtime", self.runtime)
         _check_name("precision", self.precision)
         _check_number("threads", self.threads, 1, 1024)
-        _check_number("batch_limit", self.batch_limit, 1, 4096)
+        _check_number("batch_limit", self.batch_limit, 1, MOST_BATCH)
         if not re.fullmatch(r"[0-9a-f]{64}", self.artifact):
             raise InvalidInput(f"artifact {self.artifact!r} is not a SHA-256 in hexadecimal")
 

@@ -176,4 +176,7 @@ def _told(found: Registration) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except InfaasError as wrong:
+        sys.exit(str(wrong))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from infaas_ray.domain import Architecture, HardwareKind
+from infaas_ray.domain import MOST_BATCH, Architecture, HardwareKind
 from infaas_ray.errors import InfaasError, InvalidInput, InvalidModel, Refused, one_of
 from infaas_ray.variants.build_job import Build, Described, Job, OpenSource, Wrote
 from infaas_ray.variants.jobs import JobReport, run_job
@@ -57,8 +57,11 @@ class GenerationOptions:
                     raise InvalidInput(one_of("recipe", label, known))
         if not self.threads or not self.hardware or self.recipes == ():
             raise InvalidInput("threads, hardware and recipes must each name at least one")
-        if min(self.threads) < 1 or self.batch_limit < 1 or self.most_scoring_rows < 1:
-            raise InvalidInput("threads, batch_limit and most_scoring_rows must be at least 1")
+        if min(*self.threads, *self.neuron_cores, self.most_scoring_rows) < 1:
+            raise InvalidInput("threads, neuron_cores and most_scoring_rows must be at least 1")
+        for limit in (self.batch_limit, *self.gpu_batch_limits):
+            if not 1 <= limit <= MOST_BATCH:
+                raise InvalidInput(f"a batch limit must be from 1 to {MOST_BATCH}, not {limit}")
 
     def recipes_for(self, form: Form) -> list[Recipe]:
         """The recipes to follow for a source of this form, its own first; InvalidInput where none applies."""

@@ -108,6 +108,11 @@ def test_options_that_give_nothing_are_refused() -> None:
         GenerationOptions(threads=())
     with pytest.raises(InvalidInput, match="at least"):
         GenerationOptions(threads=(0,))
+    for wrong in (0, -3, 5000):
+        with pytest.raises(InvalidInput, match="from 1 to 4096"):
+            GenerationOptions(batch_limit=wrong)
+        with pytest.raises(InvalidInput, match="from 1 to 4096"):
+            GenerationOptions(gpu_batch_limits=(8, wrong))
 
 
 def test_an_origin_changes_with_recipe_version_and_settings() -> None:
