@@ -13,6 +13,8 @@ import pytest
 
 from infaas_ray.serving.http_door import HttpDoor, Request, Response, begin_with
 from infaas_ray.serving.ingress import HttpApp
+from infaas_ray.serving.targets import Targets
+from tests.unit.policy.builders import catalog, offer
 
 MOST_BYTES = 100_000
 
@@ -169,7 +171,7 @@ class TestLimits:
 
 
 def app() -> HttpApp:
-    router: Any = SimpleNamespace(targets={"small": []}, table=SimpleNamespace(replicas=()))
+    router: Any = SimpleNamespace(targets=Targets(catalog(offer("small"))), table=SimpleNamespace(replicas=()))
     metrics: Any = SimpleNamespace(text=lambda: b"")
     return HttpApp(router, metrics, MOST_BYTES)
 
