@@ -16,6 +16,7 @@ from infaas_ray.errors import ConfigError, InvalidInput
 from infaas_ray.policy.scaling.settings import ScalingSettings
 
 _PREFIX = "INFAAS_"
+_NO_SETTINGS = ("CONFIG", "CACHE")  # which settings file; where `storage.cache` keeps this user's caches
 _YamlLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same in C where PyYAML was built with it
 
 
@@ -218,7 +219,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     """`INFAAS_HTTP__PORT=8010` becomes {"http": {"port": 8010}}; values are read as YAML."""
     found: dict[str, Any] = {}
     for name, text in environment.items():
-        if not name.startswith(_PREFIX) or name == f"{_PREFIX}CONFIG":
+        if not name.startswith(_PREFIX) or name.removeprefix(_PREFIX) in _NO_SETTINGS:
             continue
         *sections, key = name.removeprefix(_PREFIX).lower().split("__")
         place = found

@@ -81,6 +81,8 @@ def main() -> None:
     makers: dict[str, Callable[[Path], Network]] = {"cnn": cnn, "minilm": encoder}
     told = {short: _one(makers[short], place, options) for short in given.networks}
     print(json.dumps({"gpu": machine.model, **told}))
+    if any("error" in x for x in told.values()):
+        sys.exit(1)
 
 
 def _arguments() -> argparse.Namespace:
@@ -92,7 +94,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--recipes", nargs="+", help="labels such as torch-compiled-fp16; by default all that pay")
     parser.add_argument("--batch-limits", nargs="+", type=int, default=(8, 64))
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no step later; run again to go on")
-    return parser.parse_args()
+    given = parser.parse_args()
+    if not given.seconds > 0:  # not a number, too
+        parser.error(f"--seconds must be above 0, not {given.seconds:g}")
+    return given
 
 
 def cnn(folder: Path) -> Network:

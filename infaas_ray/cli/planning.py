@@ -183,13 +183,17 @@ def _tell(
 
 
 def _catalog(settings: Settings, types: dict[str, WorkerType]) -> Catalog:
-    """What is registered in this home, imported profiles too."""
+    """What is offered in this home, and the best of the profiles that were imported without their artifacts."""
     from infaas_ray.serving.catalog import read_catalog
     from infaas_ray.storage.metadata import Metadata
+    from infaas_ray.storage.repository import repository_at
+    from infaas_ray.variants.pareto import undominated
 
     metadata = Metadata(settings.metadata_url)
     try:
-        return read_catalog(metadata, types.values(), types.values())
+        stored = repository_at(settings.repository).digests()
+        imported = [x for x in metadata.variants() if x[0].artifact not in stored]
+        return read_catalog(metadata, types.values(), types.values(), also=undominated(imported))
     finally:
         metadata.close()
 

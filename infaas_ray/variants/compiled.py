@@ -5,56 +5,80 @@ What Inductor compiles is kept per user and machine, so that only the first load
 which variants are.
 """
 
+import atexit
 import hashlib
 import os
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from infaas_ray.domain import Architecture, Array, Variant
+from infaas_ray.domain import Architecture, Variant
 from infaas_ray.storage.cache import cache_root
 from infaas_ray.variants.machine import cpu_model
 
 _FOLDER = "TORCHINDUCTOR_CACHE_DIR"
+_NOBODYS_WISH = "torchinductor_"  # how the folder is named that PyTorch itself sets, in the temporary folder
 _RUNS = 3  # the first compiles, the second records a CUDA graph, the third plays it
 _SPARE = 2  # graphs beyond one per size, before PyTorch would fall back to eager
 
 
 def cache_folder() -> Path:
-    """Where Inductor keeps what it compiles: as the environment says, else in this user's cache."""
-    return Path(os.environ.get(_FOLDER) or cache_root() / "inductor")
+    """Where Inductor keeps what it compiles: as the user's environment says, else in this user's cache."""
+    named = Path(os.environ.get(_FOLDER, ""))
+    wished = bool(named.name) and not named.name.startswith(_NOBODYS_WISH)
+    return named if wished else cache_root() / "inductor"
 
 
-def get_ready(torch: Any, sizes: Sequence[int]) -> None:
-    """Set the cache, and let so many batch sizes be compiled."""
+def set_cache() -> None:
+    """Have Inductor keep what it compiles; where that folder cannot be used, only as long as this process lives."""
     folder = cache_folder()
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"x")
+    except OSError:
+        folder = _passing_folder()
     os.environ[_FOLDER] = str(folder)
-    settings = torch._dynamo.config  # without it, further sizes would run in eager, and nobody would know
+
+
+@cache
+def _passing_folder() -> Path:
+    folder = tempfile.mkdtemp(prefix="infaas-inductor-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
+def allow(torch: Any, sizes: Sequence[int]) -> None:
+    """Let so many batch sizes be compiled: PyTorch would compute further ones in eager, and nobody would know."""
+    settings = torch._dynamo.config
     settings.recompile_limit = max(settings.recompile_limit, len(sizes) + _SPARE)
 
 
-def sizes_of(batch_limit: int, *, on_gpu: bool) -> list[int]:
-    """The batch sizes that are compiled each for itself: powers of two; on a CPU one row, and any number of rows."""
-    if not on_gpu:
-        return sorted({1, min(2, batch_limit)})
+def sizes_of(batch_limit: int) -> list[int]:
+    """The batch sizes to compute in the load: powers of two and the limit. On a GPU others are filled up to them."""
     return sorted({min(1 << power, batch_limit) for power in range(batch_limit.bit_length() + 1)})
 
 
-def warm_up(model: Any, architecture: Architecture, sizes: Sequence[int]) -> None:
-    """Compute each size until it is compiled and recorded, if the shapes of the inputs are known but for the batch."""
-    if any(length < 0 for x in architecture.inputs for length in x.shape[1:]):
-        return
+def warm_up(model: Any, architecture: Architecture, lengths: Mapping[str, Sequence[int]], sizes: Sequence[int]) -> bool:
+    """Compute each size until it is compiled and recorded; whether that was possible.
+
+    It is not where a dimension other than the batch is free and `lengths`, those of an input's dimensions after the
+    batch, do not tell its usual length.
+    """
+    shapes = {x.name: tuple(x.shape[1:]) for x in architecture.inputs}
+    shapes = {name: tuple(lengths.get(name, shape)) if -1 in shape else shape for name, shape in shapes.items()}
+    if any(-1 in shape for shape in shapes.values()):
+        return False
     for size in sizes:
-        rows = _rows(architecture, size)
+        rows = {x.name: np.ones((size, *shapes[x.name]), x.dtype) for x in architecture.inputs}
         for _ in range(_RUNS):
             model.predict(rows)
-
-
-def _rows(architecture: Architecture, count: int) -> Mapping[str, Array]:
-    return {x.name: np.ones((count, *x.shape[1:]), x.dtype) for x in architecture.inputs}
+    return True
 
 
 def is_prepared(variant: Variant, versions: Mapping[str, str]) -> bool:

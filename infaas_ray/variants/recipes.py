@@ -54,6 +54,11 @@ class Recipe:
     version: int = 1
 
     @property
+    def of_batch(self) -> bool:
+        """Whether the artifact is made for a greatest batch and takes none larger."""
+        return self.make in (Make.ENGINE, Make.HALF_ENGINE, Make.INT8_ENGINE, Make.NEURON)
+
+    @property
     def label(self) -> str:
         """`runtime-precision`."""
         return f"{self.runtime}-{self.precision}"

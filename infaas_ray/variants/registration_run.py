@@ -76,6 +76,8 @@ class Request:
             "min_fidelity": self.options.min_fidelity,
             "most_scoring_rows": self.options.most_scoring_rows,
         }
+        if recipe.of_batch:
+            settings["batch"] = self.options.largest_batch
         return Origin(source=self.digest, recipe=recipe_origin(recipe, settings))
 
     def variant(self, recipe: Recipe, hardware: HardwareKind, threads: int, batch_limit: int) -> Variant:

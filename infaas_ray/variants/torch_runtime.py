@@ -18,7 +18,7 @@ import numpy as np
 
 from infaas_ray.domain import Architecture, Array, HardwareKind, Variant
 from infaas_ray.errors import ConfigError, InvalidModel, MissingExtra, VariantFailed
-from infaas_ray.variants.compiled import get_ready, is_prepared, note_prepared, sizes_of, warm_up
+from infaas_ray.variants import compiled
 
 _DEVICES = {HardwareKind.CPU: "cpu", HardwareKind.GPU: "cuda"}
 
@@ -38,6 +38,8 @@ class TorchRuntime:
         torch.set_num_threads(variant.threads)
         torch.set_float32_matmul_precision("high" if variant.precision == "tf32" else "highest")
         torch.backends.cudnn.allow_tf32 = variant.precision == "tf32"
+        if self._compiled:
+            compiled.set_cache()  # before reading the program, which sets another
         program = load_program(path)
         if device != "cpu":
             from torch.export.passes import move_to_device_pass
@@ -46,16 +48,16 @@ class TorchRuntime:
         placement = Placement(device, _dtype(torch, variant), variant.batch_limit, self._compiled)
         if not self._compiled:
             return TorchModel(torch, program, placement, architecture)
-        sizes = sizes_of(variant.batch_limit, on_gpu=device != "cpu")
-        get_ready(torch, sizes)
+        sizes = compiled.sizes_of(variant.batch_limit)
+        compiled.allow(torch, sizes)
         model = TorchModel(torch, program, placement, architecture)
-        warm_up(model, architecture, sizes)
-        note_prepared(variant, self.versions())
+        if compiled.warm_up(model, architecture, example_lengths(program), sizes):
+            compiled.note_prepared(variant, self.versions())
         return model
 
     def prepares(self, path: Path, variant: Variant) -> bool:
         """Whether a load here and now compiles what later loads find compiled."""
-        return self._compiled and not is_prepared(variant, self.versions())
+        return self._compiled and not compiled.is_prepared(variant, self.versions())
 
     def lacks(self, hardware: HardwareKind) -> str:
         """Why this build cannot compute there; empty where it can."""
@@ -198,6 +200,15 @@ def flat_arguments(program: Any) -> list[tuple[str, Any]]:
 
     user = [x.arg for x in program.graph_signature.input_specs if x.kind is InputKind.USER_INPUT]
     return [(x.name, None) if isinstance(x, TensorArgument) else ("", getattr(x, "value", None)) for x in user]
+
+
+def example_lengths(program: Any) -> dict[str, tuple[int, ...]]:
+    """Lengths after the batch of the inputs that the program was exported with; none where it does not keep them."""
+    from torch.utils._pytree import tree_leaves
+
+    leaves = tree_leaves(program.example_inputs) if program.example_inputs else []
+    named = zip(flat_arguments(program), leaves, strict=False)
+    return {name: tuple(leaf.shape[1:]) for (name, _), leaf in named if name and hasattr(leaf, "shape")}
 
 
 def _dtype(torch: Any, variant: Variant) -> Any:

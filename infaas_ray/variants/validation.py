@@ -20,6 +20,7 @@ LEAST_ROWS = 10
 _MOST_CALIBRATION_ROWS = 256
 _SYNTHETIC_ROWS = 64
 _SEED = 0
+_GREATEST_LABEL = 2**31
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +102,8 @@ def _read(path: Path, inputs: Sequence[str]) -> dict[str, Array]:
             return {name: file[name] for name in file.files if name in (*inputs, "label", "calibration")}
     except FileNotFoundError:
         raise InvalidModel(f"there is no validation file {path}") from None
+    except MemoryError as error:
+        raise InvalidModel(f"{path.name} says that it holds more than fits into memory: {error}") from None
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InvalidModel(
             f"{path.name} is not an .npz file of plain arrays (objects are refused, they could run code): {error}"
@@ -113,7 +116,7 @@ def _labels(path: Path, arrays: Mapping[str, Array], needed: bool) -> Array | No
             raise InvalidModel(f"{path.name} has no array 'label', so accuracy cannot be measured")
         return None
     labels = arrays["label"]
-    if labels.ndim != 1 or labels.dtype.kind not in "iub" or labels.min() < 0:
+    if labels.ndim != 1 or labels.dtype.kind not in "iub" or labels.min() < 0 or labels.max() > _GREATEST_LABEL:
         raise InvalidModel(
             f"{path.name}: 'label' must be one integer from 0 per row, not {labels.dtype} of shape {list(labels.shape)}"
         )

@@ -1,5 +1,7 @@
 """Every runtime under one contract on a small network; what each keeps per machine; what others add."""
 
+import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -7,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,8 +17,9 @@ import pytest
 
 from infaas_ray.domain import Architecture, HardwareKind, TensorSpec, UseCase, Variant
 from infaas_ray.errors import ConfigError, InvalidModel, MissingExtra, VariantFailed
+from infaas_ray.storage.cache import cache_root
 from infaas_ray.storage.repository import file_digest
-from infaas_ray.variants import neuron_runtime, onnx_source, openvino_source, torch_runtime
+from infaas_ray.variants import compiled, neuron_runtime, onnx_source, openvino_source, torch_runtime
 from infaas_ray.variants.runtime import RUNTIMES, prepares, runtime_named, runtime_of
 
 torch = pytest.importorskip("torch")
@@ -255,6 +258,73 @@ def test_compiled_for_a_gpu_every_size_is_compiled_in_the_load(
         np.testing.assert_allclose(answers["logits"], files.logits[:rows], atol=1e-4)
     assert len(sizes) == 4
     model.close()
+
+
+COMPILED = """
+import sys
+from pathlib import Path
+import msgspec, numpy as np, torch._dynamo.utils
+from infaas_ray.domain import Architecture, Variant
+from infaas_ray.variants.runtime import prepares, runtime_of
+variant = msgspec.json.decode(sys.argv[1], type=Variant)
+architecture = msgspec.json.decode(sys.argv[2], type=Architecture)
+path, runtime = Path(sys.argv[3]), runtime_of(variant)
+prepared = not prepares(runtime, path, variant)
+model = runtime.load(path, variant, architecture)
+graphs = dict(torch._dynamo.utils.counters["stats"])
+images = np.load(sys.argv[4])
+for rows in range(1, 9):
+    found = model.predict({"image": images[:rows]})["logits"]
+assert dict(torch._dynamo.utils.counters["stats"]) == graphs, "a batch was compiled in a query"
+np.save(sys.argv[5], found)
+print(prepared)
+"""
+
+
+def test_compiled_on_a_cpu_the_load_compiles_all_and_the_cache_keeps_it(
+    files: Files, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if shutil.which("g++") is None:
+        pytest.skip("Inductor needs g++")
+    import msgspec
+
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    np.save(tmp_path / "images.npy", files.images)
+    mine = (variant("torch-compiled", "fp32", files.pt2), ARCHITECTURE)
+    command = [sys.executable, "-W", "ignore", "-c", COMPILED, *(msgspec.json.encode(x).decode() for x in mine)]
+    command += [str(files.pt2), str(tmp_path / "images.npy"), str(tmp_path / "found.npy")]
+    told = [subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1] for _ in range(2)]
+    assert told == ["False", "True"]
+    np.testing.assert_allclose(np.load(tmp_path / "found.npy"), files.logits[:8], atol=1e-4)
+    assert any((cache / "inductor").rglob("*.so"))
+    assert (cache / "inductor").stat().st_mode & 0o077 == 0
+
+
+def test_a_cache_that_cannot_be_used_costs_time_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "file" / "cache"))
+    compiled.set_cache()
+    assert Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]).is_dir()
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/tmp/torchinductor_root")  # as PyTorch itself sets it
+    assert compiled.cache_folder() == cache_root() / "inductor"
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "mine"))
+    assert compiled.cache_folder() == tmp_path / "mine"
+
+
+def test_free_lengths_are_those_of_the_export(tmp_path: Path) -> None:
+    batch, length = torch.export.Dim("batch", min=1, max=64), torch.export.Dim("length", min=2, max=64)
+    module = torch.nn.Linear(4, 2)
+    free = {"input": {0: batch, 1: length}}
+    torch.export.save(torch.export.export(module, (torch.zeros(2, 7, 4),), dynamic_shapes=free), tmp_path / "free.pt2")
+    lengths = torch_runtime.example_lengths(torch_runtime.load_program(tmp_path / "free.pt2"))
+    assert lengths == {"input": (7, 4)}
+    free_input = TensorSpec(name="input", datatype="FP32", shape=(-1, -1, 4))
+    mine = replace(ARCHITECTURE, inputs=(free_input,))
+    seen: list[tuple[int, ...]] = []
+    model = SimpleNamespace(predict=lambda inputs: seen.append(inputs["input"].shape))
+    assert compiled.warm_up(model, mine, lengths, [1, 2])
+    assert seen == [(1, 7, 4)] * 3 + [(2, 7, 4)] * 3
+    assert not compiled.warm_up(model, mine, {}, [1, 2])
 
 
 CYCLES = """

@@ -50,6 +50,16 @@ def test_the_cheapest_machines_and_why(home: Path) -> None:
     assert "large@" in found.output
 
 
+def test_imported_profiles_are_planned_with_though_they_are_not_offered(home: Path) -> None:
+    metadata = Metadata(f"sqlite:///{home / 'metadata.db'}")
+    for architecture in ("small", "large"):
+        metadata.offer(architecture, set())
+    metadata.close()
+    found = run(home, USE_CASE, "--rate", "300", "--slo", "latency_ms=500,min_accuracy=0.9")
+    assert found.exit_code == 0
+    assert "large@" in found.output
+
+
 def test_queries_of_many_rows_need_more_room(home: Path) -> None:
     asked = USE_CASE, "--rate", "300", "--slo", "latency_ms=120,min_accuracy=0.7", "--json"
     singly, many = (json.loads(run(home, *asked, *rows).output)["because"]["classes"] for rows in ((), ("--rows", "8")))

@@ -19,6 +19,10 @@ def test_later_sources_win(tmp_path: Path) -> None:
     assert load_settings(None, None, {"INFAAS_CONFIG": str(file)}).http.port == 1111
 
 
+def test_what_names_the_cache_is_no_setting() -> None:
+    assert load_settings(None, None, {"INFAAS_CACHE": "/tmp/cache"}) == load_settings(None, None, {})
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

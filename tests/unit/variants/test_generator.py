@@ -1,12 +1,16 @@
 """Which recipes and cells apply, and what makes an origin."""
 
+from pathlib import Path
+
 import pytest
 
-from infaas_ray.domain import HardwareKind
+from infaas_ray.domain import HardwareKind, UseCase
 from infaas_ray.errors import InvalidInput
 from infaas_ray.variants import recipes
 from infaas_ray.variants.generator import GenerationOptions, missing_frameworks, recipe_origin
 from infaas_ray.variants.recipes import RECIPES, Form, Recipe
+from infaas_ray.variants.registration_run import Request
+from infaas_ray.variants.sources import Kind, Source
 
 ONNX_ON_CPU = [
     "onnxruntime-fp32",
@@ -124,3 +128,23 @@ def test_an_origin_changes_with_recipe_version_and_settings() -> None:
     }
     assert len(origins) == 3
     assert recipe_origin(first, {"a": 1, "b": 2}) == recipe_origin(first, {"b": 2, "a": 1})
+
+
+def test_what_is_made_for_a_greatest_batch_is_made_anew_for_another() -> None:
+    def request(*limits: int) -> Request:
+        return Request(
+            source=Source(path=Path("a.onnx"), kind=Kind.ONNX),
+            digest="0",
+            architecture="a",
+            use_case=UseCase(task="t", dataset="d"),
+            validation=None,
+            validation_digest=None,
+            metric="top1_accuracy",
+            options=GenerationOptions(hardware=(HardwareKind.GPU,), gpu_batch_limits=limits),
+            declared_accuracy=0.5,
+            output_names=None,
+        )
+
+    engine, file = named("tensorrt-fp16"), named("onnxruntime-fp16")
+    assert request(8).origin(engine) != request(8, 64).origin(engine)
+    assert request(8).origin(file) == request(8, 64).origin(file)

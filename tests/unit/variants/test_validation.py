@@ -1,5 +1,6 @@
 """Validation sets: what is read, how rows are split, and that each fault is named."""
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ def saved(folder: Path, **content: Any) -> Path:
         ({"label": np.int64(3)}, "'label' has shape"),
         ({"label": np.zeros(40)}, "'label' must be one integer"),
         ({"label": np.arange(40) - 1}, "'label' must be one integer from 0"),
+        ({"label": np.full(40, 2**63, np.uint64)}, "'label' must be one integer from 0"),
         ({"x": np.zeros((40, 4))}, "datatype FP64, expected FP32"),
         ({"x": np.zeros((40, 5), np.float32)}, r"shape \[40, 5\], expected \[-1, 4\]"),
         ({"x": np.zeros((9, 4), np.float32), "label": np.zeros(9, int)}, "9 rows; at least 10"),
@@ -88,6 +90,13 @@ def test_scoring_rows_are_capped_without_touching_calibration(tmp_path: Path) ->
     path = saved(tmp_path, **arrays(100))
     found = read_validation(path, INPUTS, most_scoring_rows=20)
     assert len(found.scoring) == len(set(found.scoring.tolist()) - set(found.calibration.tolist())) == 20
+
+
+def test_an_array_that_claims_to_be_larger_than_memory_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "huge.npz", "w") as archive, archive.open("x.npy", "w") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (10**14, 4)})
+    with pytest.raises(InvalidModel, match="more than fits into memory"):
+        read_validation(tmp_path / "huge.npz", INPUTS)
 
 
 def test_other_arrays_are_ignored_and_labels_may_be_optional(tmp_path: Path) -> None:
