@@ -51,6 +51,7 @@ bench-gpu: $(GPU_STAMP)  ## the same on an NVIDIA GPU, for two networks; writes 
 	$(GPU)/bin/python -m benchmarks.gpu.run $(BENCH_ARGS)
 
 $(GPU_STAMP): pyproject.toml benchmarks/gpu/requirements.txt
+	@command -v nvidia-smi >/dev/null || { echo "there is no nvidia-smi here: this wants a machine with an NVIDIA GPU"; exit 1; }
 	$(PYTHON) -m venv $(GPU)
 	$(GPU)/bin/python -m pip install --quiet --upgrade "pip>=24"
 	$(GPU)/bin/python -m pip install --quiet --progress-bar off $(PIP_ARGS) -r benchmarks/gpu/requirements.txt -e .
