@@ -31,6 +31,7 @@ from infaas_ray.serving.addresses import sweep_sockets
 
 _UP_S = 90.0
 _JOIN_S = 30.0
+_PORTS = range(20_000, 30_000)  # Ray's workers take those below, Linux gives those above to whoever asks
 _FOLDER_PREFIX = "ifs-"
 
 
@@ -92,10 +93,12 @@ def write_run(settings: Settings, run: Run) -> None:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody listens at, of a range from which neither the kernel nor Ray hands out ports meanwhile."""
+    while True:
+        port = _PORTS.start + secrets.randbelow(len(_PORTS))
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def start_head(settings: Settings) -> Run:
