@@ -21,16 +21,15 @@ from typing import Any
 import numpy as np
 
 from benchmarks.variants.networks import Network, digits_at, encoder
-from benchmarks.variants.run import table, worth
+from benchmarks.variants.run import register_network, table, worth
 from infaas_ray.demo.models import make_once
 from infaas_ray.domain import HardwareKind, UseCase
 from infaas_ray.errors import InfaasError
 from infaas_ray.storage.metadata import Metadata
-from infaas_ray.storage.repository import FolderRepository
 from infaas_ray.variants.generator import GenerationOptions
 from infaas_ray.variants.machine import hardware
 from infaas_ray.variants.profile_file import export_profiles
-from infaas_ray.variants.registration import Progress, Registration, register
+from infaas_ray.variants.registration import Progress, Registration
 
 SIDE = 224
 STEP_LIMIT_S = 240.0  # of one build or one profile
@@ -131,24 +130,13 @@ def _one(make: Callable[[Path], Network], place: Place, options: GenerationOptio
 
 def _register(network: Network, metadata: Metadata, place: Place, options: GenerationOptions) -> dict[str, Any]:
     def tell(progress: Progress) -> None:
-        print(f"  [{progress.done}/{progress.total}] {progress.step}: {progress.note}", flush=True)
         if progress.note == "profiled":
             _keep(_so_far(network, metadata), network, metadata, place)
         if time.monotonic() > place.ends_at:
             raise OutOfTime
 
     try:
-        found = register(
-            network.path,
-            architecture=network.name,
-            use_case=network.use_case,
-            validation=network.validation,
-            metric=network.metric,
-            metadata=metadata,
-            repository=FolderRepository(place.work / "repository"),
-            options=options,
-            on_progress=tell,
-        )
+        found = register_network(network, metadata, place.work, options, tell)
     except OutOfTime:
         begun = network.name in metadata.architectures()
         return {**(_told(_so_far(network, metadata)) if begun else {"variants": 0}), "unfinished": True}

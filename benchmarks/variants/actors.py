@@ -20,7 +20,8 @@ from infaas_ray.storage.metadata import Metadata
 from infaas_ray.storage.repository import repository_at
 from infaas_ray.variants.fake_runtime import FakeLatency, FakeModel
 from infaas_ray.variants.machine import hardware, memory_bytes
-from infaas_ray.variants.profiler import ACTOR_BYTES, batch_sizes
+from infaas_ray.variants.profiler import ACTOR_BYTES
+from infaas_ray.variants.timing import batch_sizes
 
 EMPTY = "empty"
 _RUNS = 10

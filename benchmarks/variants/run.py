@@ -7,7 +7,7 @@ Prints progress, a table per network, and last one line of JSON. Keeps table, pi
 import argparse
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -89,25 +89,37 @@ def worth(variants: Sequence[tuple[Variant, Profile]]) -> dict[str, float]:
 
 def _register(network: Network, work: Path, threads: tuple[int, ...]) -> Registration:
     metadata = Metadata(f"sqlite:///{work / 'metadata.db'}")
+    print(f"{network.name}: registering", flush=True)
+    try:
+        return register_network(network, metadata, work, GenerationOptions(threads=threads))
+    finally:
+        metadata.close()
+
+
+def register_network(
+    network: Network,
+    metadata: Metadata,
+    work: Path,
+    options: GenerationOptions,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> Registration:
+    """Register as any developer would, with artifacts in `work`; prints each step, then calls `on_progress`."""
 
     def tell(progress: Progress) -> None:
         print(f"  [{progress.done}/{progress.total}] {progress.step}: {progress.note}", flush=True)
+        on_progress(progress)
 
-    print(f"{network.name}: registering", flush=True)
-    try:
-        return register(
-            network.path,
-            architecture=network.name,
-            use_case=network.use_case,
-            validation=network.validation,
-            metric=network.metric,
-            metadata=metadata,
-            repository=FolderRepository(work / "repository"),
-            options=GenerationOptions(threads=threads),
-            on_progress=tell,
-        )
-    finally:
-        metadata.close()
+    return register(
+        network.path,
+        architecture=network.name,
+        use_case=network.use_case,
+        validation=network.validation,
+        metric=network.metric,
+        metadata=metadata,
+        repository=FolderRepository(work / "repository"),
+        options=options,
+        on_progress=tell,
+    )
 
 
 def _keep(network: Network, found: Registration, work: Path, results: Path) -> None:

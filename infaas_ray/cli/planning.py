@@ -193,7 +193,9 @@ def _catalog(settings: Settings, types: dict[str, WorkerType]) -> Catalog:
     try:
         stored = repository_at(settings.repository).digests()
         imported = [x for x in metadata.variants() if x[0].artifact not in stored]
-        return read_catalog(metadata, types.values(), types.values(), also=undominated(imported))
+        best = undominated(imported)
+        also = [x for x in imported if x[0].name in best]
+        return read_catalog(metadata, types.values(), types.values(), also=also)
     finally:
         metadata.close()
 

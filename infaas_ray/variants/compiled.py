@@ -59,11 +59,6 @@ def allow(torch: Any, sizes: Sequence[int]) -> None:
     settings.recompile_limit = max(settings.recompile_limit, len(sizes) + _SPARE)
 
 
-def sizes_of(batch_limit: int) -> list[int]:
-    """The batch sizes to compute in the load: powers of two and the limit. On a GPU others are filled up to them."""
-    return sorted({min(1 << power, batch_limit) for power in range(batch_limit.bit_length() + 1)})
-
-
 def warm_up(model: Any, architecture: Architecture, lengths: Mapping[str, Sequence[int]], sizes: Sequence[int]) -> bool:
     """Compute each size until it is compiled and recorded; whether that was possible.
 

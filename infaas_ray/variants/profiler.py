@@ -19,6 +19,7 @@ from infaas_ray.variants.latency_fit import fit_latency
 from infaas_ray.variants.metrics import Scored, mean_cosine, score
 from infaas_ray.variants.profile_job import Measured, ProfileJob
 from infaas_ray.variants.runtime import prepares, runtime_of
+from infaas_ray.variants.timing import batch_sizes
 from infaas_ray.variants.validation import ValidationSet
 
 _MODULE = "infaas_ray.variants.profile_job"
@@ -105,11 +106,6 @@ def _run(job: ProfileJob, bench: Bench) -> Measured:
         memory_limit_bytes=bench.memory_limit_bytes,
     )
     return report.last(Measured)
-
-
-def batch_sizes(limit: int) -> list[int]:
-    """1, 2, 4, 8 ... and the limit itself."""
-    return sorted({min(1 << power, limit) for power in range(limit.bit_length() + 1)})
 
 
 def profile_of(variant: Variant, measured: Measured, accuracy: Accuracy) -> Profile:

@@ -76,6 +76,11 @@ class Waiting:
                 os.close(descriptor)
 
 
+def batch_sizes(limit: int) -> list[int]:
+    """The sizes that are timed, and compiled where that is done size by size: 1, 2, 4, 8 ... and the limit itself."""
+    return sorted({min(1 << power, limit) for power in range(limit.bit_length() + 1)})
+
+
 class Timed(NamedTuple):
     """Latency quantiles by batch size, and how many cores other processes kept busy meanwhile."""
 

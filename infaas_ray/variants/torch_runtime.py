@@ -19,6 +19,7 @@ import numpy as np
 from infaas_ray.domain import Architecture, Array, HardwareKind, Variant
 from infaas_ray.errors import ConfigError, InvalidModel, MissingExtra, VariantFailed
 from infaas_ray.variants import compiled
+from infaas_ray.variants.timing import batch_sizes
 
 _DEVICES = {HardwareKind.CPU: "cpu", HardwareKind.GPU: "cuda"}
 
@@ -48,7 +49,7 @@ class TorchRuntime:
         placement = Placement(device, _dtype(torch, variant), variant.batch_limit, self._compiled)
         if not self._compiled:
             return TorchModel(torch, program, placement, architecture)
-        sizes = compiled.sizes_of(variant.batch_limit)
+        sizes = batch_sizes(variant.batch_limit)
         compiled.allow(torch, sizes)
         model = TorchModel(torch, program, placement, architecture)
         if compiled.warm_up(model, architecture, example_lengths(program), sizes):

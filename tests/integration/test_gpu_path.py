@@ -18,7 +18,7 @@ from benchmarks.variants.networks import Network
 from infaas_ray.domain import HardwareKind, UseCase
 from infaas_ray.storage.metadata import Metadata
 from infaas_ray.variants.generator import GenerationOptions
-from infaas_ray.variants.profiler import batch_sizes
+from infaas_ray.variants.timing import batch_sizes
 
 torch = pytest.importorskip("torch")
 

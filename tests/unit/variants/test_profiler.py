@@ -17,7 +17,8 @@ from infaas_ray.domain import (
 from infaas_ray.errors import InvalidModel, Refused
 from infaas_ray.variants.machine import hardware
 from infaas_ray.variants.profile_job import Measured
-from infaas_ray.variants.profiler import ACTOR_BYTES, Judge, batch_sizes, lay_out, profile_of
+from infaas_ray.variants.profiler import ACTOR_BYTES, Judge, lay_out, profile_of
+from infaas_ray.variants.timing import batch_sizes
 from infaas_ray.variants.validation import ValidationSet
 
 ROWS, CALIBRATION = 40, 10
